@@ -1,0 +1,177 @@
+"""Gluon's layers under exact names, with only the attributes that were set.
+
+They behave as their namesakes in ``mxnet.gluon.nn`` and are instances of them where Gluon's
+constructor allows it. A traced graph holds the attributes that the originals wrote, no defaults.
+"""
+
+from __future__ import annotations
+
+from typing import Tuple, Union
+
+from mxnet.gluon import HybridBlock, nn
+
+from igcnet.errors import UsageError
+from igcnet.layers.naming import ExactName, NamedLayer
+
+Size = Union[int, Tuple[int, int]]
+
+
+def named_sequential(**children: HybridBlock) -> nn.HybridSequential:
+    """A HybridSequential whose children are attributes with the given names, in that order."""
+    block = nn.HybridSequential(prefix='')
+    for name, child in children.items():
+        setattr(block, name, child)
+    return block
+
+
+class Conv2D(nn.Conv2D):
+    """2-D convolution, grouped or not, NCHW.
+
+    Inputs: `data` (N, in_channels, H, W). Outputs: (N, channels, H', W') with
+    ``H' = (H + 2*padding - kernel_size) // strides + 1``.
+
+    Raises
+    ------
+    UsageError
+        When the channel counts do not divide by `groups`.
+    """
+
+    def __init__(self, name: str, in_channels: int, channels: int, kernel_size: Size,
+                 strides: Size = 1, padding: Size = 0, groups: int = 1, use_bias: bool = False):
+        if in_channels % groups or channels % groups:
+            raise UsageError('%s: %d input and %d output channels do not divide by %d groups'
+                             % (name, in_channels, channels, groups))
+        super().__init__(channels, kernel_size, strides, padding, groups=groups,
+                         use_bias=use_bias, in_channels=in_channels, prefix=name + '_')
+
+    def hybrid_forward(self, F, x, weight, bias=None):
+        given = self._kwargs
+        inputs = (x, weight) if bias is None else (x, weight, bias)
+        with ExactName(self.name):
+            return F.Convolution(*inputs, kernel=given['kernel'], stride=given['stride'],
+                                 pad=given['pad'], num_filter=given['num_filter'],
+                                 num_group=given['num_group'], no_bias=bias is None)
+
+
+class Dense(nn.Dense):
+    """Fully connected layer with bias on flat input.
+
+    Inputs: `data` (N, in_units). Outputs: (N, units).
+    """
+
+    def __init__(self, name: str, in_units: int, units: int):
+        super().__init__(units, in_units=in_units, prefix=name + '_')
+
+    def hybrid_forward(self, F, x, weight, bias=None):
+        with ExactName(self.name):
+            return F.FullyConnected(x, weight, bias, num_hidden=self._units)
+
+
+class BatchNorm(NamedLayer):
+    """Batch normalisation over axis 1, with trainable scale and shift.
+
+    The running statistics are the attributes ``running_mean`` and ``running_var`` as in Gluon,
+    but the parameters are called ``<name>_moving_mean`` and ``<name>_moving_var`` as in MXNet's
+    symbol checkpoints, which is why this cannot be a subclass of ``nn.BatchNorm``.
+
+    Inputs: `data` (N, channels, ...). Outputs: the same shape.
+
+    Parameters
+    ----------
+    momentum : float
+        The part of the old running statistic that is kept at each update.
+    running_variance_initializer : str
+        'ones' as in Gluon, or 'zeros' as in the IGC original.
+
+    Notes
+    -----
+    MXNet stores the biased batch variance and updates the running statistics in the backward
+    pass only.
+    """
+
+    def __init__(self, name: str, channels: int, momentum: float = 0.9, epsilon: float = 1e-5,
+                 running_variance_initializer: str = 'ones'):
+        super().__init__(name)
+        self.channels, self.momentum, self.epsilon = channels, momentum, epsilon
+        shape = (channels,)
+        self.gamma = self.params.get('gamma', shape=shape, init='ones')
+        self.beta = self.params.get('beta', shape=shape, init='zeros')
+        self.running_mean = self.params.get('moving_mean', shape=shape, init='zeros',
+                                            grad_req='null', differentiable=False)
+        self.running_var = self.params.get('moving_var', shape=shape,
+                                           init=running_variance_initializer,
+                                           grad_req='null', differentiable=False)
+
+    def cast(self, dtype):
+        # Statistics in half precision lose digits; Gluon keeps float32 as well.
+        super().cast('float32' if str(dtype) == 'float16' else dtype)
+
+    def hybrid_forward(self, F, x, gamma, beta, running_mean, running_var):
+        with self.exact_name():
+            return F.BatchNorm(x, gamma, beta, running_mean, running_var, eps=self.epsilon,
+                               momentum=self.momentum, fix_gamma=False)
+
+    def __repr__(self):
+        return 'BatchNorm(channels=%d, momentum=%g, epsilon=%g)' % (
+            self.channels, self.momentum, self.epsilon)
+
+
+class Activation(NamedLayer):
+    """Element-wise non-linearity of MXNet's ``Activation`` operator ('relu', 'sigmoid', ...)."""
+
+    def __init__(self, name: str, act_type: str = 'relu'):
+        super().__init__(name)
+        self.act_type = act_type
+
+    def hybrid_forward(self, F, x):
+        with self.exact_name():
+            return F.Activation(x, act_type=self.act_type)
+
+    def __repr__(self):
+        return 'Activation(%s)' % self.act_type
+
+
+class Pool2D(NamedLayer):
+    """2-D pooling; sizes are rounded down ('valid' convention), padding counts in averages.
+
+    Inputs: `data` (N, C, H, W). Outputs: (N, C, H', W'), or (N, C, 1, 1) with `global_pool`.
+    """
+
+    def __init__(self, name: str, pool_type: str, kernel_size: int, strides: int = 1,
+                 padding: int = 0, global_pool: bool = False):
+        super().__init__(name)
+        self.attributes = {'pool_type': pool_type, 'kernel': (kernel_size, kernel_size),
+                            'stride': (strides, strides)}
+        if padding:
+            self.attributes['pad'] = (padding, padding)
+        if global_pool:
+            self.attributes['global_pool'] = True
+
+    def hybrid_forward(self, F, x):
+        with self.exact_name():
+            return F.Pooling(x, **self.attributes)
+
+    def __repr__(self):
+        return 'Pool2D(%s)' % ', '.join('%s=%s' % item for item in self.attributes.items())
+
+
+class Flatten(NamedLayer):
+    """(N, C, H, W) -> (N, C*H*W)."""
+
+    def hybrid_forward(self, F, x):
+        with self.exact_name():
+            return F.Flatten(x)
+
+    def __repr__(self):
+        return 'Flatten()'
+
+
+class Add(NamedLayer):
+    """Sum of two arrays of one shape."""
+
+    def hybrid_forward(self, F, left, right):
+        with self.exact_name():
+            return F.elemwise_add(left, right)
+
+    def __repr__(self):
+        return 'Add()'

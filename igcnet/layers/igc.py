@@ -1,0 +1,98 @@
+"""Convolution units and the residual block of Interleaved Group Convolutions.
+
+Source: Zhang, Qi, Xiao, Wang: Interleaved Group Convolutions for Deep Neural Networks
+(arXiv 1707.02725), and the repository hellozting/InterleavedGroupConvolutions.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+from mxnet.gluon import HybridBlock, nn
+
+from igcnet.layers.basic import Activation, Add, BatchNorm, Conv2D
+from igcnet.layers.shuffle import ChannelShuffle
+
+
+class NormSettings(NamedTuple):
+    """Constants of the batch normalisations of one network."""
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    running_variance_initializer: str = 'ones'
+
+
+class ConvUnit(nn.HybridSequential):
+    """Convolution, BN, and ReLU if `act`.
+
+    Inputs: `data` (N, in_channels, H, W). Outputs: (N, channels, H/strides, W/strides);
+    the padding keeps the size of the map at stride 1.
+
+    Nodes: ``<name><conv_suffix>``, ``<name>_bn``, ``<name>_relu``.
+    """
+
+    def __init__(self, name: str, in_channels: int, channels: int, kernel_size: int,
+                 norm: NormSettings, strides: int = 1, groups: int = 1, act: bool = True,
+                 conv_suffix: str = '_conv'):
+        super().__init__(prefix=name + '_')
+        self.conv = Conv2D(name + conv_suffix, in_channels, channels, kernel_size, strides,
+                           padding=(kernel_size - 1) // 2, groups=groups)
+        self.bn = BatchNorm(name + '_bn', channels, **norm._asdict())
+        if act:
+            self.relu = Activation(name + '_relu')
+
+
+class IGCUnit(nn.HybridSequential):
+    """The interleaved group convolution: 3x3 in `primary_groups`, shuffle, 1x1 in
+    `secondary_groups`, shuffle, BN, and ReLU if `act`.
+
+    Inputs: `data` (N, in_channels, H, W). Outputs: (N, channels, H/strides, W/strides).
+
+    Nothing stands between the two convolutions. When ``secondary_groups`` is
+    ``channels / primary_groups`` (the paper's case) the second shuffle undoes the first; the
+    original's `resnet_igc` has units where it is not (see `igcnet.models.igc`), and the second
+    shuffle then uses `secondary_groups` all the same.
+
+    Nodes: ``<name>_conv1``, ``_reorder1``, ``_conv2``, ``_reorder2``, ``_bn``, ``_relu``.
+    """
+
+    def __init__(self, name: str, in_channels: int, channels: int, primary_groups: int,
+                 secondary_groups: int, norm: NormSettings, strides: int = 1, act: bool = True):
+        super().__init__(prefix=name + '_')
+        self.conv1 = Conv2D(name + '_conv1', in_channels, channels, 3, strides, padding=1,
+                            groups=primary_groups)
+        self.reorder1 = ChannelShuffle(name + '_reorder1', channels, primary_groups)
+        self.conv2 = Conv2D(name + '_conv2', channels, channels, 1, groups=secondary_groups)
+        self.reorder2 = ChannelShuffle(name + '_reorder2', channels, secondary_groups)
+        self.bn = BatchNorm(name + '_bn', channels, **norm._asdict())
+        if act:
+            self.relu = Activation(name + '_relu')
+
+
+class ResidualBlock(HybridBlock):
+    """Two units beside a shortcut, added, then ReLU.
+
+    Inputs: `data` (N, C, H, W). Outputs: (N, C', H', W') as `unit1` makes it.
+
+    Parameters
+    ----------
+    unit1, unit2 : HybridBlock
+        The branch; `unit2` ends without a non-linearity.
+    shortcut : HybridBlock, optional
+        The projection; None for the identity.
+    add_name : str
+        Node name of the sum, of which the shortcut is the left operand.
+    """
+
+    def __init__(self, name: str, unit1: HybridBlock, unit2: HybridBlock,
+                 shortcut: Optional[HybridBlock], add_name: str):
+        super().__init__(prefix=name + '_')
+        self.unit1 = unit1
+        self.unit2 = unit2
+        self.shortcut = shortcut
+        self.add = Add(add_name)
+        self.relu = Activation(name + '_relu')
+
+    def hybrid_forward(self, F, x):
+        left = x if self.shortcut is None else self.shortcut(x)
+        return self.relu(self.add(left, self.unit2(self.unit1(x))))

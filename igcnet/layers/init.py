@@ -1,0 +1,28 @@
+"""Initialisers of the originals, written out."""
+
+from __future__ import annotations
+
+import math
+
+import mxnet as mx
+
+
+@mx.init.register
+class IGCInit(mx.init.Initializer):
+    """Initialisation of the IGC original.
+
+    Names that contain ``fc``: U(-a, a) with a = sqrt(1/fan_in). Every other weight:
+    N(0, sqrt(2/fan_in)). fan_in is shape[1] times the kernel's area, so the input channels of one
+    group. BN scale 1, shift 0, and *both* running statistics 0 (stock MXNet starts the variance
+    at 1): these are set on the BN layers, see `igcnet.layers.basic.BatchNorm`.
+    """
+
+    def _init_weight(self, name, arr):
+        fan_in = 1
+        for extent in arr.shape[1:]:
+            fan_in *= extent
+        if 'fc' in name:
+            bound = math.sqrt(1.0 / fan_in)
+            mx.random.uniform(-bound, bound, shape=arr.shape, out=arr)
+        else:
+            mx.random.normal(0, math.sqrt(2.0 / fan_in), shape=arr.shape, out=arr)

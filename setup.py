@@ -1,0 +1,60 @@
+"""Package declaration. The MXNet wheel is an extra, because the CPU and the GPU wheel own the
+same folder and exactly one of them must be installed: ``.[cpu]`` or ``.[cu112]``."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+VERSION = re.search(r"^__version__ = '(.+)'$",
+                    (HERE / 'igcnet' / '__init__.py').read_text(encoding='utf-8'), re.M).group(1)
+
+setup(
+    name='igcnet',
+    version=VERSION,
+    description='Efficient group-convolution networks in MXNet Gluon: Interleaved Group '
+                'Convolutions and their family',
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    packages=find_packages(include=['igcnet', 'igcnet.*']),
+    package_data={'igcnet': ['train/recipes/*.yaml']},
+    python_requires='>=3.8,<3.12',
+    install_requires=[
+        'numpy>=1.23.5,<1.24',  # MXNet 1.9.1 uses np.bool, which 1.24 removed
+        'gluoncv==0.10.5.post0',
+        'opencv-python<4.12',   # later ones need numpy 2
+        'matplotlib',
+        'pillow',
+        'pyyaml',
+        'tqdm',
+    ],
+    extras_require={
+        'cpu': ['mxnet==1.9.1'],
+        'cu112': [
+            'mxnet-cu112==1.9.1',
+            'nvidia-cublas-cu11>=11.10,<12',
+            'nvidia-cuda-nvrtc-cu11>=11.7,<12',
+            'nvidia-cuda-runtime-cu11>=11.7,<12',
+            'nvidia-cudnn-cu11>=8.5,<9',
+            'nvidia-cufft-cu11>=10.7,<11',
+            'nvidia-curand-cu11>=10.2,<11',
+            'nvidia-cusolver-cu11>=11.4,<12',
+            'nvidia-cusparse-cu11>=11.7,<12',
+            'nvidia-nccl-cu11>=2.13,<3',
+            'nvidia-nvtx-cu11>=11.7,<12',
+        ],
+        'torch': ['torch>=2.4'],
+        'onnx': ['onnx>=1.16,<1.19', 'onnxruntime>=1.17'],
+        'tensorboard': ['tensorboardX>=2.6'],
+        'dev': ['pytest>=7', 'ruff>=0.4', 'scikit-learn>=1.3,<1.8', 'tensorboardX>=2.6'],
+    },
+    entry_points={'console_scripts': ['igcnet=igcnet.cli.main:main']},
+    classifiers=[
+        'Programming Language :: Python :: 3.8',
+        'Programming Language :: Python :: 3.9',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+)
