@@ -97,8 +97,8 @@ class Loop:
     state : checkpoint.State
         Position, seed and description; updated as the run goes.
     log : RunLog
-    on_epoch : callable, optional
-        Called with the state after each epoch's log lines are written.
+    on_epoch, on_checkpoint : callable, optional
+        Called with the state after each epoch, and after each checkpoint at the end of one.
     log_iters : int
         Steps between two log lines.
     checkpoint_epochs : int
@@ -108,10 +108,12 @@ class Loop:
     def __init__(self, net, contexts, trainer, recipe: Recipe, train_reader,
                  validation: Optional[Callable[[], Batches]], state: checkpoint.State,
                  log: RunLog, on_epoch: Optional[Callable[[checkpoint.State], None]] = None,
+                 on_checkpoint: Optional[Callable[[checkpoint.State], None]] = None,
                  log_iters: int = 50, checkpoint_epochs: int = 1):
         self.net, self.contexts, self.trainer, self.recipe = net, contexts, trainer, recipe
         self.reader, self.validation, self.state, self.log = train_reader, validation, state, log
-        self.on_epoch, self.log_iters = on_epoch, log_iters
+        self.on_epoch, self.on_checkpoint = on_epoch, on_checkpoint
+        self.log_iters = log_iters
         self.checkpoint_epochs = checkpoint_epochs
         self.soft_targets = recipe.label_smoothing > 0 or recipe.mixup_alpha > 0
         self.loss = gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=not self.soft_targets)
@@ -227,6 +229,8 @@ class Loop:
         done = position.epoch
         if done % self.checkpoint_epochs == 0 or done == self.recipe.num_epochs:
             self._save()
+            if self.on_checkpoint is not None:
+                self.on_checkpoint(self.state)
         if self.on_epoch is not None:
             self.on_epoch(self.state)
         return numbers
