@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Callable, Iterable, List, Optional, Tuple
+from typing import Callable, Iterable, List, Optional
 
 import mxnet as mx
 import numpy as np
 from mxnet.gluon.utils import split_and_load
 
+from igcnet.data.reader import EvalBatch
 from igcnet.train.metrics import Scores, score
-
-Batches = Iterable[Tuple[np.ndarray, np.ndarray]]
 
 
 def forward(net, images: np.ndarray, contexts: List[mx.Context]) -> np.ndarray:
@@ -21,21 +20,21 @@ def forward(net, images: np.ndarray, contexts: List[mx.Context]) -> np.ndarray:
     return np.concatenate([output.asnumpy() for output in outputs])
 
 
-def evaluate(net, batches: Batches, contexts: List[mx.Context],
-             each_batch: Optional[Callable[[np.ndarray, np.ndarray], None]] = None) -> Scores:
+def evaluate(net, batches: Iterable[EvalBatch], contexts: List[mx.Context],
+             each_batch: Optional[Callable[[EvalBatch, np.ndarray], None]] = None) -> Scores:
     """Scores of `net` over all of `batches`.
 
     Parameters
     ----------
-    batches : iterable of (images, labels)
+    batches : iterable of EvalBatch
         Such as an `igcnet.data.reader.EvalReader`: every image once, the last batch short.
     each_batch : callable, optional
-        Called with the logits (N, classes) and labels (N,) of each batch.
+        Called with each batch and its logits (N, classes).
     """
     total = Scores()
-    for images, labels in batches:
-        logits = forward(net, images, contexts)
-        total += score(logits, labels)
+    for batch in batches:
+        logits = forward(net, batch.images, contexts)
+        total += score(logits, batch.labels)
         if each_batch is not None:
-            each_batch(logits, labels)
+            each_batch(batch, logits)
     return total

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional
 
 import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
 from mxnet.gluon.utils import split_and_load
 
+from igcnet.data.reader import EvalBatch
 from igcnet.errors import TrainingError
 from igcnet.train import checkpoint, optimizer
-from igcnet.train.evaluate import Batches, evaluate
+from igcnet.train.evaluate import evaluate
 from igcnet.train.metrics import Scores, score
 from igcnet.train.recipes import Recipe
 from igcnet.train.runlog import RunLog
@@ -92,8 +93,8 @@ class Loop:
     recipe : Recipe
     train_reader : igcnet.data.reader.TrainReader
         Gives the batches of an epoch from any step on.
-    validation : callable, optional
-        Returns fresh validation batches, each image once.
+    validation : EvalReader, optional
+        The validation images; read once after every epoch.
     state : checkpoint.State
         Position, seed and description; updated as the run goes.
     log : RunLog
@@ -106,7 +107,7 @@ class Loop:
     """
 
     def __init__(self, net, contexts, trainer, recipe: Recipe, train_reader,
-                 validation: Optional[Callable[[], Batches]], state: checkpoint.State,
+                 validation: Optional[Iterable[EvalBatch]], state: checkpoint.State,
                  log: RunLog, on_epoch: Optional[Callable[[checkpoint.State], None]] = None,
                  on_checkpoint: Optional[Callable[[checkpoint.State], None]] = None,
                  log_iters: int = 50, checkpoint_epochs: int = 1):
@@ -217,7 +218,7 @@ class Loop:
                                    'images_per_second': meter.images / max(seconds, 1e-9)}
         numbers.update(('train_' + k, v) for k, v in self.epoch_scores.means().items())
         if self.validation is not None:
-            scores = evaluate(self.net, self.validation(), self.contexts)
+            scores = evaluate(self.net, self.validation, self.contexts)
             numbers.update(('val_' + k, v) for k, v in scores.means().items())
             numbers['val_count'] = scores.count
             for name, key in (('cross-entropy', 'loss'), ('accuracy', 'top1'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from igcnet.deploy import export
 from igcnet.errors import CheckpointError, UsageError
 from igcnet.files import explain_os_errors
 from igcnet.progress import Progress
-from igcnet.registry import Preprocessing, get_model
+from igcnet.registry import get_model
 from igcnet.train import checkpoint
 from igcnet.train.devices import contexts as find_contexts
 from igcnet.train.loop import Loop, make_trainer
@@ -150,21 +151,17 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
         load_parameters(net, settings.load_model, ctx=devices)
     net.hybridize(static_alloc=True, static_shape=True)
 
-    presets = data.facts.presets(recipe.aug_type)
-    size, fill = data.facts.data_shape, data.facts.fill
-    reader = TrainReader(data.train, recipe.batch_size,
-                         find_augmentation(presets.train, size, fill), data.facts.mean,
-                         data.facts.std, seed=settings.rand_seed)
-    validation = EvalReader(data.validation,
-                            settings.test_batch_size
-                            or data.facts.test_batch_size(recipe.batch_size),
-                            find_augmentation(presets.validation, size, fill), data.facts.mean,
-                            data.facts.std)
+    augmentation = find_augmentation(data.facts.augmentation(recipe.aug_type),
+                                     data.facts.data_shape, data.facts.fill)
+    reader = TrainReader(data.train, recipe.batch_size, augmentation, settings.rand_seed,
+                         mean=data.facts.mean, std=data.facts.std)
+    preprocessing = data.facts.preprocessing()
+    validation = EvalReader(data.validation, settings.test_batch_size
+                            or data.facts.test_batch_size(recipe.batch_size), preprocessing)
     schedule = recipe.make_schedule(settings.num_examples or len(data.train),
                                     reader.steps_per_epoch)
     trainer = make_trainer(net, recipe, schedule, settings.kv_store)
 
-    preprocessing = Preprocessing(size, data.facts.mean, data.facts.std)
     state = checkpoint.State(checkpoint.Position(), settings.rand_seed, settings.network,
                              dict(settings.network_settings), data.train.classes,
                              asdict(preprocessing))
@@ -192,7 +189,7 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
             if settings.model_prefix:
                 _save_original(net, settings, state.position.epoch)
 
-        loop = Loop(net, devices, trainer, recipe, reader, lambda: iter(validation), state, log,
+        loop = Loop(net, devices, trainer, recipe, reader, validation, state, log,
                     after_epoch, after_checkpoint, settings.log_iters,
                     settings.checkpoint_epochs or max(1, recipe.num_epochs // 8))
         numbers = loop.run(_progress(log, reader, recipe))
@@ -247,14 +244,13 @@ def _announce(log: RunLog, settings, data: Data, net, devices: List[mx.Context],
 def _progress(log: RunLog, reader, recipe):
     @contextlib.contextmanager
     def show_epoch(epoch: int, first: int):
-        title = 'epoch %d/%d' % (epoch + 1, recipe.num_epochs)
-        with Progress(title, reader.steps_per_epoch, unit='step', initial=first) as bar:
-            previous, log.write_console = log.write_console, bar.write
-
-            def show(text: str) -> None:
-                bar.update(1, text)
+        label = 'epoch %d/%d' % (epoch + 1, recipe.num_epochs)
+        # In a log file the lines of the log show the progress.
+        watched = sys.stderr.isatty()
+        with Progress(reader.steps_per_epoch - first, label, 'steps', enabled=watched) as bar:
+            log.write_console = bar.write if watched else print
             try:
-                yield show
+                yield lambda text: bar.advance(1, text)
             finally:
-                log.write_console = previous
+                log.write_console = print
     return show_epoch

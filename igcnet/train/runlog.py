@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -124,7 +123,3 @@ def plot_curves(folder: PathLike, title: str) -> Optional[Path]:
         figure.savefig(str(temporary), format='png')
     return path
 
-
-def is_terminal() -> bool:
-    """Whether a person watches: then a progress bar is shown."""
-    return sys.stderr.isatty()
