@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from typing import Callable, List, Optional
@@ -12,11 +13,20 @@ from igcnet.errors import IgcnetError, UsageError
 EXIT_INTERRUPTED = 130
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that say something: not None, and not the False of a switch."""
+
+    def _get_help_string(self, action):
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that shows defaults and raises `UsageError` instead of leaving."""
 
     def __init__(self, **settings):
-        settings.setdefault('formatter_class', argparse.ArgumentDefaultsHelpFormatter)
+        settings.setdefault('formatter_class', _HelpFormatter)
         settings.setdefault('allow_abbrev', False)
         super().__init__(**settings)
 
@@ -29,7 +39,9 @@ def run(command: Callable[[Optional[List[str]]], int], argv: Optional[List[str]]
     # MXNet 1.9.1 uses names that numpy and the standard library have deprecated since.
     warnings.filterwarnings('ignore', category=DeprecationWarning)
     try:
-        return command(argv) or 0
+        code = command(argv) or 0
+        sys.stdout.flush()  # a full disk or closed pipe shows here, not after our last line
+        return code
     except IgcnetError as problem:
         print('error: %s' % ' '.join(str(problem).split('\n')), file=sys.stderr)
         return problem.exit_code
@@ -38,8 +50,20 @@ def run(command: Callable[[Optional[List[str]]], int], argv: Optional[List[str]]
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (`| head`) has what it wanted.
-        sys.stderr.close()
+        _discard_unwritable_output()
         return 0
+    except OSError as problem:
+        print('error: %s' % problem, file=sys.stderr)
+        _discard_unwritable_output()
+        return IgcnetError.exit_code
+
+
+def _discard_unwritable_output() -> None:
+    """What stdout could not write must not fail a second time when Python closes it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def positive_int(text: str) -> int:

@@ -38,7 +38,7 @@ class Conv2D(nn.Conv2D):
 
     def __init__(self, name: str, in_channels: int, channels: int, kernel_size: Size,
                  strides: Size = 1, padding: Size = 0, groups: int = 1, use_bias: bool = False):
-        if in_channels % groups or channels % groups:
+        if groups < 1 or in_channels % groups or channels % groups:
             raise UsageError('%s: %d input and %d output channels do not divide by %d groups'
                              % (name, in_channels, channels, groups))
         super().__init__(channels, kernel_size, strides, padding, groups=groups,
@@ -141,7 +141,7 @@ class Pool2D(NamedLayer):
                  padding: int = 0, global_pool: bool = False):
         super().__init__(name)
         self.attributes = {'pool_type': pool_type, 'kernel': (kernel_size, kernel_size),
-                            'stride': (strides, strides)}
+                           'stride': (strides, strides)}
         if padding:
             self.attributes['pad'] = (padding, padding)
         if global_pool:

@@ -1,0 +1,111 @@
+"""The arguments that choose a network and its settings, shared by the commands.
+
+    parser = Parser(prog='igcnet evaluate', description=...)
+    add_network_options(parser)
+    args = parser.parse_args(argv)
+    spec, overrides = network_from(args)
+    net = get_model(spec.name, **overrides)
+
+The parser knows the settings of all networks by name, without importing MXNet, so that ``--help``
+is quick and the number of threads can still be chosen. Which network has which setting, and its
+type, is asked of the registry after parsing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import typing
+from typing import Any, Dict, Tuple
+
+from igcnet.cli.common import Parser
+from igcnet.errors import UsageError
+
+# Every setting of any network in the registry (a test compares them), with its help and the
+# originals' other spellings of the option. A new family adds its settings here.
+SETTINGS = {
+    'depth': ('number of layers', ()),
+    'primary_partition': ('L: groups of the 3x3 convolutions', ()),
+    'secondary_partition': ('M: channels of one such group; the first stage has L*M channels', ()),
+    'classes': ('number of classes', ('--num-classes',)),
+    'doubling': ("which partition doubles from stage to stage: 'primary' or 'secondary'", ()),
+    'unit_name': ("names of the layers: 'igc' as in the original's present script, 'conv' as in "
+                  'its published files', ()),
+}
+
+
+def add_network_options(parser: Parser, positional: bool = False, required: bool = True) -> None:
+    """Add ``--network NAME`` (or a positional NAME) and one option for each setting.
+
+    The option of a setting is its name with hyphens: ``--primary-partition 24``.
+
+    Parameters
+    ----------
+    positional : bool
+        Take the name as ``NAME`` instead of ``--network NAME``.
+    required : bool
+        Whether ``--network`` has to be given.
+    """
+    group = parser.add_argument_group('network', 'the settings default to those of the named '
+                                      'configuration; `igcnet list` shows the names')
+    if positional:
+        group.add_argument('network', metavar='NAME', help='network')
+    else:
+        group.add_argument('--network', metavar='NAME', required=required, help='network')
+    for setting, (text, spellings) in SETTINGS.items():
+        group.add_argument(option(setting), *spellings, dest=setting, metavar='VALUE',
+                           action=_StoreSetting, default=argparse.SUPPRESS, help=text)
+    parser.set_defaults(network_settings={})
+
+
+def network_from(args: argparse.Namespace) -> Tuple[Any, Dict[str, Any]]:
+    """The configuration that was chosen, and the settings given for it.
+
+    Returns
+    -------
+    (ModelSpec, dict)
+        For ``get_model(spec.name, **overrides)``.
+
+    Raises
+    ------
+    UsageError
+        Unknown network, a setting that it does not have, or a value of another type.
+    """
+    from igcnet.registry import get_spec
+
+    spec = get_spec(args.network)
+    known = spec.settings()
+    types = typing.get_type_hints(spec.constructor)
+    overrides = {}
+    for setting, text in args.network_settings.items():
+        if setting not in known:
+            raise UsageError('%s: %s has no such setting; it has %s'
+                             % (option(setting), spec.name, ', '.join(map(option, known))))
+        overrides[setting] = _value(option(setting), text, types[setting])
+    return spec, overrides
+
+
+def option(setting: str) -> str:
+    """The option of a setting: ``--primary-partition`` for ``primary_partition``."""
+    return '--' + setting.replace('_', '-')
+
+
+class _StoreSetting(argparse.Action):
+    """Collects the settings in ``network_settings``, away from the command's own options."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        namespace.network_settings = {**namespace.network_settings, self.dest: values}
+
+
+def _value(name: str, text: str, kind: Any) -> Any:
+    """`text` as the annotated type of a constructor's argument."""
+    if typing.get_origin(kind) is typing.Union:  # Optional[...]
+        kind = typing.get_args(kind)[0]
+    if kind is bool:
+        if text not in ('true', 'false'):
+            raise UsageError("%s: %r is neither 'true' nor 'false'" % (name, text))
+        return text == 'true'
+    try:
+        return kind(text)
+    except ValueError:
+        wanted = {int: 'a whole number', float: 'a number'}[kind]
+        raise UsageError('%s: %r is not %s' % (name, text, wanted)) from None

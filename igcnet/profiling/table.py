@@ -1,0 +1,107 @@
+"""The table of networks, generated from the registry: exact counts beside published figures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+
+from igcnet.errors import IgcnetError
+from igcnet.files import PathLike, write_text
+from igcnet.profiling.counting import profile
+from igcnet.registry import Published, get_model, get_spec
+
+BEGIN = '<!-- networks:begin -->'
+END = '<!-- networks:end -->'
+
+_COLUMNS = ('network', 'family', 'input', 'parameters', 'multiply-adds', 'published parameters',
+            'published multiply-adds', 'top-1 error', 'top-5 error', 'note')
+_ALIGNMENT = '| --- | --- | --: | --: | --: | --: | --: | --: | --: | --- |'
+
+
+class NetworkRow(NamedTuple):
+    """One named configuration: our exact counts, and what is published."""
+
+    name: str
+    family: str
+    input_size: int
+    parameters: int
+    macs: int
+    published: Optional[Published]
+    summary: str
+
+    @property
+    def figures(self) -> List[str]:
+        """The published figures as printed words, '-' where there are none: parameters and
+        multiply-adds in millions, top-1 and top-5 error in percent."""
+        published = self.published or Published()
+        return [_printed(published.params, 'M'), _printed(published.macs, 'M'),
+                _printed(published.top1_error, '%'), _printed(published.top5_error, '%')]
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Everything as plain values, for JSON."""
+        return {**self._asdict(), 'published': self.published and asdict(self.published)}
+
+
+def network_row(name: str) -> NetworkRow:
+    """Count one named configuration at its own input size."""
+    spec = get_spec(name)
+    size = spec.preprocessing.input_size
+    counted = profile(get_model(name), (1, 3, size, size))
+    return NetworkRow(name, spec.family, size, counted.parameters, counted.macs, spec.published,
+                      spec.summary)
+
+
+def networks_markdown(names: Sequence[str]) -> str:
+    """The Markdown table of the given configurations, with the sources under it."""
+    rows = [network_row(name) for name in names]
+    lines = [_row(_COLUMNS), _ALIGNMENT]
+    for row in rows:
+        note = '; '.join(filter(None, [row.summary, row.published and row.published.note]))
+        lines.append(_row(['`%s`' % row.name, row.family, '%d' % row.input_size,
+                           '{:,}'.format(row.parameters), '{:,}'.format(row.macs),
+                           *row.figures, note]))
+    lines += ['', 'Parameters are the trainable ones; multiply-adds are those of convolutions and '
+              'fully connected layers without bias, for one image. Both are exact. The published '
+              'figures are as printed in their source, which may count in another way.']
+    sources = {(row.published.source, row.published.data_set) for row in rows if row.published}
+    lines += ['Published: %s (%s).' % pair for pair in sorted(sources)]
+    return '\n'.join(lines)
+
+
+def replace_section(text: str, section: str, path: PathLike) -> str:
+    """`text` with `section` between the two marker comments.
+
+    Raises
+    ------
+    IgcnetError
+        When the markers are not there once each, in order.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end) or BEGIN in rest or END in before + after:
+        raise IgcnetError('%s: needs the lines %s and %s once each, in this order'
+                          % (path, BEGIN, END))
+    return '%s%s\n%s\n%s%s' % (before, BEGIN, section, END, after)
+
+
+def update_file(path: PathLike, names: Sequence[str]) -> bool:
+    """Rewrite the table in a Markdown file; returns whether the file changed."""
+    try:
+        text = Path(path).read_text(encoding='utf-8')
+    except OSError as problem:
+        raise IgcnetError('%s: cannot read it (%s)' % (path, problem.strerror)) from None
+    updated = replace_section(text, networks_markdown(names), path)
+    if updated != text:
+        write_text(path, updated)
+    return updated != text
+
+
+def _row(cells: Sequence[str]) -> str:
+    return '| %s |' % ' | '.join(cells)
+
+
+def _printed(value: Optional[float], unit: str) -> str:
+    if value is None:
+        return '-'
+    return '%s %s' % ('{:,}'.format(value), unit)

@@ -1,0 +1,166 @@
+"""Who may import whom, read from the source of every module."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import Iterator, NamedTuple
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+PACKAGE = REPO / 'igcnet'
+MODULES = sorted(PACKAGE.rglob('*.py'))
+TOOLS = sorted((REPO / 'tools').glob('*.py'))
+
+BASE = {'errors', 'files', '_backend'}
+NETWORKS = BASE | {'layers', 'models', 'registry'}
+# Part of the package -> the parts that it may import. Functions may in addition import what
+# LATE lists. The registry's ModelSpec is what model tables are made of, so the models import it
+# and it loads them when it is first asked.
+MAY_IMPORT = {
+    '': {'_backend'},
+    'errors': set(),
+    'files': BASE,
+    '_backend': BASE,
+    'layers': BASE | {'layers'},
+    'models': BASE | {'layers', 'models', 'registry'},
+    'registry': BASE,
+    'data': NETWORKS | {'data'},
+    'profiling': NETWORKS | {'profiling'},
+    'convert': NETWORKS | {'convert'},
+    'deploy': NETWORKS | {'deploy'},
+    'train': NETWORKS | {'data', 'train'},
+}
+LATE = {'': {'registry'}, 'registry': {'models', 'convert'}}
+
+# Packages that are slow, optional or heavy; `gluoncv` also needs care beside torch 2.
+INSIDE_FUNCTIONS_ONLY = {'torch', 'onnx', 'onnxruntime', 'gluoncv', 'matplotlib', 'tensorboardX',
+                         'tensorboard', 'yaml'}
+
+
+class Import(NamedTuple):
+    module: str
+    line: int
+    in_function: bool
+
+
+def imports_of(tree: ast.AST, in_function: bool = False) -> Iterator[Import]:
+    """Every import below a node; ``from igcnet import x`` counts as ``igcnet.x``."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield Import(name.name, node.lineno, in_function)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, 'line %d: a relative import' % node.lineno
+            if node.module == 'igcnet':
+                for name in node.names:
+                    yield Import('igcnet.' + name.name, node.lineno, in_function)
+            else:
+                yield Import(node.module, node.lineno, in_function)
+        inside = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        yield from imports_of(node, in_function or inside)
+
+
+def parse(path: Path) -> ast.AST:
+    return ast.parse(path.read_text(encoding='utf-8'), str(path))
+
+
+def part_of(path: Path) -> str:
+    """'layers' for igcnet/layers/basic.py, 'files' for igcnet/files.py, '' for __init__.py."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return '' if first == '__init__.py' else first.replace('.py', '')
+
+
+def breaches(path: Path, tree: ast.AST) -> list:
+    """Imports of a module of the package against the direction."""
+    part = part_of(path)
+    if part == 'cli':
+        return []
+    assert part in MAY_IMPORT, '%s: say in MAY_IMPORT what it may import' % path
+    found = []
+    for name, line, in_function in imports_of(tree):
+        pieces = name.split('.')
+        if pieces[0] != 'igcnet':
+            continue
+        # What is no part of the package (get_model, say) is offered by igcnet itself.
+        target = pieces[1] if len(pieces) > 1 and pieces[1] in (*MAY_IMPORT, 'cli') else ''
+        allowed = MAY_IMPORT[part] | (LATE.get(part, set()) if in_function else set())
+        if target not in allowed:
+            found.append('%s:%d imports %s' % (path.relative_to(REPO), line, name))
+    return found
+
+
+def early(tree: ast.AST, packages) -> list:
+    """Imports of `packages` that run when the module is imported."""
+    return ['line %d: %s' % (line, name) for name, line, in_function in imports_of(tree)
+            if not in_function and name.split('.')[0] in packages]
+
+
+def test_there_is_something_to_check():
+    assert {'', 'errors', 'layers', 'models', 'registry', 'cli'} <= {part_of(m) for m in MODULES}
+    assert len(TOOLS) >= 2
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda path: str(path.relative_to(REPO)))
+def test_module(path):
+    tree = parse(path)
+    assert breaches(path, tree) == []
+    assert early(tree, INSIDE_FUNCTIONS_ONLY) == []
+    if part_of(path) == 'cli':  # --help is quick, and threads are set before MXNet is there
+        assert early(tree, {'mxnet'}) == []
+
+
+@pytest.mark.parametrize('where, source, found', [
+    ('layers/x.py', 'from igcnet.models import igc', True),
+    ('layers/x.py', 'def f():\n    import igcnet.registry', True),
+    ('layers/x.py', 'from igcnet import models', True),
+    ('layers/x.py', 'from igcnet.errors import UsageError', False),
+    ('registry.py', 'from igcnet.convert import load_parameters', True),
+    ('registry.py', 'def f():\n    from igcnet.convert import load_parameters', False),
+    ('models/x.py', 'class A:\n    from igcnet.data import records', True),
+    ('data/x.py', 'from igcnet.train import loop', True),
+    ('train/x.py', 'from igcnet.data.records import Record', False),
+    ('train/x.py', 'if True:\n    from igcnet.cli.common import run', True),
+    ('profiling/x.py', 'from igcnet import get_model', True)])
+def test_the_rule_itself(where, source, found):
+    assert bool(breaches(PACKAGE / where, ast.parse(source))) == found
+
+
+@pytest.mark.parametrize('source, found', [
+    ('import torch.nn', True), ('from matplotlib import pyplot', True),
+    ('try:\n    import yaml\nexcept ImportError:\n    yaml = None', True),
+    ('def f():\n    import torch', False), ('class A:\n    import onnx', True),
+    ('import torchlight', False)])
+def test_the_optional_rule_itself(source, found):
+    assert bool(early(ast.parse(source), INSIDE_FUNCTIONS_ONLY)) == found
+
+
+@pytest.mark.parametrize('path', TOOLS, ids=lambda path: path.name)
+def test_tool(path):
+    """Importing a tool does nothing; running it searches the repository, not tools/, first."""
+    source, tree = path.read_text(encoding='utf-8'), parse(path)
+    assert isinstance(tree.body[-1], ast.If)
+    before, guard, after = source.partition("if __name__ == '__main__':\n")
+    assert guard and 'igcnet' not in {name.split('.')[0] for name, _, in_function
+                                      in imports_of(ast.parse(before)) if not in_function}
+    lines = [line.strip() for line in after.splitlines() if not line.strip().startswith('#')]
+    assert lines[0].startswith('sys.path[0] = str(')
+    assert source.count('\n') < 40, 'a tool is a few lines that call the package'
+
+
+def test_import_igcnet_is_light():
+    """The package itself must not pay for MXNet, nor any optional package."""
+    script = ('import sys, igcnet\nprint(sorted({"mxnet", "numpy", "cv2", *%r} & set(sys.modules)))'
+              % sorted(INSIDE_FUNCTIONS_ONLY))
+    done = subprocess.run([sys.executable, '-c', script], cwd=str(REPO), capture_output=True,
+                          text=True, check=True)
+    assert done.stdout == '[]\n'
+
+
+def test_networks_do_not_need_optional_packages():
+    script = ('import sys, igcnet\nigcnet.get_model("resnet_igc")\nimport igcnet.profiling\n'
+              'print(sorted(set(%r) & set(sys.modules)))' % sorted(INSIDE_FUNCTIONS_ONLY))
+    done = subprocess.run([sys.executable, '-c', script], cwd=str(REPO), capture_output=True,
+                          text=True, check=True)
+    assert done.stdout == '[]\n'
