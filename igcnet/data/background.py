@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import queue
+import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Callable, Iterable, Iterator, Sequence, Tuple, TypeVar
 
 Result = TypeVar('Result')
@@ -39,7 +42,7 @@ def in_background(jobs: Iterable[Tuple[Result, Sequence[Part]]], threads: int,
     An exception in a part is raised here. However the generator ends (also closed early, or by
     Ctrl-C), it begins no further part and waits for those that run, so no thread is left.
     """
-    pool = ThreadPoolExecutor(threads or available_cores(), thread_name_prefix=THREAD_NAME)
+    pool = _Pool(threads or available_cores())
     waiting = deque()
     try:
         for result, parts in jobs:
@@ -49,16 +52,53 @@ def in_background(jobs: Iterable[Tuple[Result, Sequence[Part]]], threads: int,
         while waiting:
             yield _finished(waiting)
     finally:
-        for _, futures in waiting:
-            for future in futures:
-                future.cancel()
-        pool.shutdown(wait=True)
+        pool.stop()
+
+
+class _Pool:
+    """Threads that run parts until they are stopped, at the latest when the process ends.
+
+    (ThreadPoolExecutor would run everything that waits before it lets the process end.)
+    """
+
+    def __init__(self, threads: int):
+        self._tasks: queue.SimpleQueue = queue.SimpleQueue()
+        self._stopped = False
+        self._threads = [threading.Thread(target=self._work, name=THREAD_NAME, daemon=True)
+                         for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+        # Daemon threads are not waited for before this runs, so that it can tell them to end.
+        atexit.register(self.stop)
+
+    def submit(self, part: Part) -> Future:
+        future: Future = Future()
+        self._tasks.put((future, part))
+        return future
+
+    def stop(self) -> None:
+        self._stopped = True
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
+        atexit.unregister(self.stop)
+
+    def _work(self) -> None:
+        for future, part in iter(self._tasks.get, None):
+            if self._stopped:
+                continue
+            try:
+                part()
+            except BaseException as problem:
+                future.set_exception(problem)
+            else:
+                future.set_result(None)
 
 
 def _finished(waiting: deque):
-    """The oldest result. It leaves the queue last, so that its parts can still be cancelled."""
-    result, futures = waiting[0]
+    """The oldest result, once its parts have run."""
+    result, futures = waiting.popleft()
     for future in futures:
         future.result()
-    waiting.popleft()
     return result
