@@ -9,16 +9,19 @@ from igcnet.layers.basic import (
     Activation,
     Add,
     BatchNorm,
+    Concat,
     Conv2D,
     Dense,
     Flatten,
+    Multiply,
     Pool2D,
     named_sequential,
 )
 from igcnet.layers.igc import ConvUnit, IGCUnit, ResidualBlock
 from igcnet.layers.network import Network, Stage
 from igcnet.layers.shuffle import ChannelShuffle
+from igcnet.layers.shuffle_unit import MergeEvolveUnit, ShuffleUnit
 
-__all__ = ['Activation', 'Add', 'BatchNorm', 'ChannelShuffle', 'Conv2D', 'ConvUnit', 'Dense',
-           'Flatten', 'IGCUnit', 'Network', 'Pool2D', 'ResidualBlock', 'Stage',
-           'named_sequential']
+__all__ = ['Activation', 'Add', 'BatchNorm', 'ChannelShuffle', 'Concat', 'Conv2D', 'ConvUnit',
+           'Dense', 'Flatten', 'IGCUnit', 'MergeEvolveUnit', 'Multiply', 'Network', 'Pool2D',
+           'ResidualBlock', 'ShuffleUnit', 'Stage', 'named_sequential']

@@ -175,3 +175,25 @@ class Add(NamedLayer):
 
     def __repr__(self):
         return 'Add()'
+
+
+class Multiply(NamedLayer):
+    """Element-wise product of two arrays of one shape."""
+
+    def hybrid_forward(self, F, left, right):
+        with self.exact_name():
+            return F.elemwise_mul(left, right)
+
+    def __repr__(self):
+        return 'Multiply()'
+
+
+class Concat(NamedLayer):
+    """Arrays (N, C_i, H, W) one after the other along the channels: (N, sum of C_i, H, W)."""
+
+    def hybrid_forward(self, F, *parts):
+        with self.exact_name():
+            return F.concat(*parts, dim=1)
+
+    def __repr__(self):
+        return 'Concat()'

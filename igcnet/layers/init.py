@@ -6,6 +6,8 @@ import math
 
 import mxnet as mx
 
+from igcnet.errors import UsageError
+
 
 @mx.init.register
 class IGCInit(mx.init.Initializer):
@@ -26,3 +28,33 @@ class IGCInit(mx.init.Initializer):
             mx.random.uniform(-bound, bound, shape=arr.shape, out=arr)
         else:
             mx.random.normal(0, math.sqrt(2.0 / fan_in), shape=arr.shape, out=arr)
+
+
+@mx.init.register
+class FanInit(mx.init.Initializer):
+    """Initialisation of the MENet original, for all its networks.
+
+    Convolutions: N(0, sqrt(2/fan)). The classifier: U(-a, a) with a = sqrt(6/fan), bias 0.
+    BN scale 1, shift 0.
+
+    Parameters
+    ----------
+    mode : str
+        'fan_in': the input channels of one group times the kernel's area, or the classifier's
+        inputs. 'fan_out': *all* output channels times the kernel's area, not divided by the
+        groups, or the number of classes.
+    """
+
+    def __init__(self, mode: str = 'fan_out'):
+        if mode not in ('fan_in', 'fan_out'):
+            raise UsageError("init_mode=%r: must be 'fan_in' or 'fan_out'" % (mode,))
+        super().__init__(mode=mode)
+        self.mode = mode
+
+    def _init_weight(self, name, arr):
+        fan = arr.size // arr.shape[0 if self.mode == 'fan_in' else 1]
+        if len(arr.shape) == 2:
+            bound = math.sqrt(6.0 / fan)
+            mx.random.uniform(-bound, bound, shape=arr.shape, out=arr)
+        else:
+            mx.random.normal(0, math.sqrt(2.0 / fan), shape=arr.shape, out=arr)
