@@ -1,5 +1,6 @@
 """Facts of the data sets, and the check of labels against a network."""
 
+import cv2
 import numpy as np
 import pytest
 from synthetic import noise, write_records
@@ -15,7 +16,8 @@ from igcnet.errors import DataError, UsageError
     ('cifar100', 100, 50000, 32, (129, 124, 112), 1, False),
     ('svhn', 10, 604388, 32, (112, 113, 121), 0, True),
     ('imagenet', 1000, 1281167, 224, (123, 113, 99), 2, True),
-    ('imagenet_fb', 1000, 1281167, 224, (124, 116, 104), 1, False)])
+    ('imagenet_fb', 1000, 1281167, 224, (124, 116, 104), 1, False),
+    ('digits', 10, 1438, 32, (78, 78, 78), 0, False)])
 def test_facts(name, classes, count, size, fill, aug_type, forced):
     facts = find_dataset(name)
     assert (facts.classes, facts.num_examples, facts.data_shape, facts.fill, facts.aug_type,
@@ -59,6 +61,16 @@ def test_the_networks_use_the_same_mean_and_deviation():
         facts = find_dataset(name)
         assert (facts.mean, facts.std) == (preprocessing.mean, preprocessing.std)
         assert facts.data_shape == preprocessing.input_size
+
+
+def test_mean_and_deviation_of_the_digits():
+    images = pytest.importorskip('sklearn.datasets').load_digits().images
+    large = [cv2.resize(np.rint(image * 255 / 16), (32, 32)) for image in images]
+    facts = find_dataset('digits')
+    assert facts.num_examples + facts.test_examples == len(images)
+    # All 1,797 of them; the facts are of the training part.
+    assert np.abs(np.mean(large) - facts.mean).max() < 0.5
+    assert np.abs(np.std(large) - facts.std).max() < 0.5
 
 
 def test_unknown_data_set_names_the_known():
