@@ -13,7 +13,7 @@ PACKAGE = REPO / 'igcnet'
 MODULES = sorted(PACKAGE.rglob('*.py'))
 TOOLS = sorted((REPO / 'tools').glob('*.py'))
 
-BASE = {'errors', 'files', '_backend'}
+BASE = {'errors', 'files', 'progress', '_backend', '_gluoncv'}
 NETWORKS = BASE | {'layers', 'models', 'registry'}
 # Part of the package -> the parts that it may import. Functions may in addition import what
 # LATE lists. The registry's ModelSpec is what model tables are made of, so the models import it
@@ -23,14 +23,17 @@ MAY_IMPORT = {
     'errors': set(),
     'files': BASE,
     '_backend': BASE,
+    '_gluoncv': set(),
+    'progress': set(),
     'layers': BASE | {'layers'},
     'models': BASE | {'layers', 'models', 'registry'},
     'registry': BASE,
     'data': NETWORKS | {'data'},
     'profiling': NETWORKS | {'profiling'},
     'convert': NETWORKS | {'convert'},
-    'deploy': NETWORKS | {'deploy'},
-    'train': NETWORKS | {'data', 'train'},
+    'deploy': NETWORKS | {'convert', 'deploy'},
+    # A run reads records, keeps its checkpoints as parameter files and ends in an export.
+    'train': NETWORKS | {'convert', 'data', 'deploy', 'profiling', 'train'},
 }
 LATE = {'': {'registry'}, 'registry': {'models', 'convert'}}
 

@@ -85,6 +85,8 @@ def frame(payload: bytes) -> bytes:
     if len(payload) > MAX_LENGTH:
         raise DataError('a record of %d bytes: the format holds at most %d'
                         % (len(payload), MAX_LENGTH))
+    if _MAGIC_BYTES not in payload:
+        return _FRAME.pack(MAGIC, len(payload)) + payload + b'\0' * (-len(payload) % 4)
     parts = _split_at_magic(payload)
     out = []
     for number, part in enumerate(parts):

@@ -1,0 +1,42 @@
+# make demo   an environment, real data, training, evaluation, prediction: about two minutes
+# make test   all tests, in the same environment
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO := demo
+
+.PHONY: venv test demo tables figures clean-demo
+
+venv: $(VENV)/installed
+
+$(VENV)/installed: setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,dev]'
+	@touch $@
+
+test: venv
+	$(BIN)/python -m ruff check .
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# The handwritten digits that come with scikit-learn, as 32x32 images.
+demo: venv clean-demo
+	$(BIN)/python tools/im2rec_pack.py $(DEMO)/digits --dataset digits
+	$(BIN)/python tools/train.py --network resnet_igc --depth 8 --primary-partition 8 \
+	    --secondary-partition 2 --dataset digits --data-dir $(DEMO)/digits --recipe modern \
+	    --num-epochs 12 --batch-size 32 --rand-seed 1 --log-dir $(DEMO)/runs --exp-name demo
+	$(BIN)/python tools/evaluate.py --params $(DEMO)/runs/digits/resnet_igc/resnet_igc_d8L8M2_demo1 \
+	    --data $(DEMO)/digits/test.rec --confusion $(DEMO)/confusion
+	$(BIN)/python tools/predict.py --params $(DEMO)/runs/digits/resnet_igc/resnet_igc_d8L8M2_demo1 \
+	    $(DEMO)/digits/samples
+	@echo 'curves: $(DEMO)/runs/digits/resnet_igc/resnet_igc_d8L8M2_demo1/curves.png'
+
+clean-demo:
+	rm -rf $(DEMO)
+
+# The generated table of networks in README.md.
+tables: venv
+	$(BIN)/python tools/readme_tables.py
+
+# The pictures of the documentation.
+figures: venv
+	$(BIN)/python docs/figures/igc_unit.py

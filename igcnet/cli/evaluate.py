@@ -1,0 +1,111 @@
+"""``igcnet evaluate``: accuracy of a trained network on a record file or an image folder."""
+
+from __future__ import annotations
+
+import csv
+from typing import List, Optional
+
+import numpy as np
+
+from igcnet._backend import set_threads
+from igcnet.cli.common import Parser, run
+from igcnet.cli.source import add_source_options, load_source
+from igcnet.errors import DataError, UsageError
+from igcnet.files import atomic_path, write_json
+
+
+def build_parser() -> Parser:
+    """The command's parser."""
+    parser = Parser(prog='igcnet evaluate',
+                    description='Top-1 and top-5 accuracy and loss; every image counts exactly '
+                                'once, whatever the batch size.')
+    parser.add_argument('--data', required=True, metavar='PATH',
+                        help='record file, or a folder with one folder of images for each class')
+    add_source_options(parser)
+    output = parser.add_argument_group('output')
+    output.add_argument('--confusion', metavar='PREFIX',
+                        help='write the confusion matrix as PREFIX.png and PREFIX.csv')
+    output.add_argument('--predictions', metavar='FILE',
+                        help='write one line an image as CSV: name, label, prediction, probability')
+    output.add_argument('--json', metavar='FILE', help='write the figures as JSON')
+    return parser
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run the command; returns the exit code."""
+    return run(_main, argv)
+
+
+def _main(argv: Optional[List[str]]) -> int:
+    args = build_parser().parse_args(argv)
+    set_threads(args.threads or 0)
+    from igcnet.data.reader import EvalReader
+    from igcnet.progress import Progress
+    from igcnet.train.confusion import Confusion
+    from igcnet.train.devices import contexts
+    from igcnet.train.evaluate import evaluate
+    from igcnet.train.metrics import softmax
+
+    devices = contexts(args.gpus, args.cpus)
+    found = load_source(args, devices)
+    if found.preprocessing is None:
+        raise UsageError('--symbol %s: its preprocessing is unknown; name the data set with '
+                         '--dataset' % args.symbol)
+    reader = EvalReader(args.data, args.batch_size, found.preprocessing, classes=found.classes)
+    if not reader.source.labelled:
+        raise DataError('%s: the images have no labels; evaluation needs one folder for each '
+                        'class, or use predict' % args.data)
+    confusion = None
+    rows = []
+    progress = Progress(len(reader), 'evaluating', 'images')
+
+    def collect(batch, logits):
+        nonlocal confusion
+        confusion = confusion or Confusion(logits.shape[1], args.data)
+        confusion.add(batch.labels, logits.argmax(axis=1))
+        if args.predictions:
+            best = logits.argmax(axis=1)
+            for row, position in enumerate(batch.positions):
+                rows.append((reader.source.name(int(position)), int(batch.labels[row]),
+                             int(best[row]), '%.6f' % softmax(logits[row])[best[row]]))
+        progress.advance(len(logits))
+
+    with progress:
+        scores = evaluate(found.net, _checked(reader, found), devices, collect)
+    means = scores.means()
+    print('%s on %s' % (found.description, args.data))
+    print('%d images: top-1 %.3f %%, top-5 %.3f %%, loss %.5f'
+          % (scores.count, 100 * means['top1'], 100 * means['top5'], means['loss']))
+    names = found.classes or reader.source.classes
+    if args.json:
+        write_json(args.json, {'images': scores.count, **means})
+    if args.predictions:
+        with atomic_path(args.predictions) as temporary, \
+                open(temporary, 'w', newline='', encoding='utf-8') as file:
+            writer = csv.writer(file)
+            writer.writerow(['image', 'label', 'prediction', 'probability'])
+            writer.writerows(rows)
+    if args.confusion:
+        for path in confusion.write(args.confusion, names):
+            print('wrote %s' % path)
+    return 0
+
+
+def _checked(reader, found):
+    """The batches, after a look at the labels of each: they must be classes of the network."""
+    classes = None
+    for batch in reader:
+        if classes is None:
+            classes = _number_of_classes(found.net, batch.images[:1])
+        largest = int(np.max(batch.labels))
+        if largest >= classes:
+            raise DataError('%s has the label %d, but the network has %d classes; it belongs to '
+                            'other data' % (reader.source.name(int(batch.positions[
+                                np.argmax(batch.labels)])), largest, classes))
+        yield batch
+
+
+def _number_of_classes(net, image) -> int:
+    import mxnet as mx
+    parameter = next(iter(net.collect_params().values()))
+    return net(mx.nd.array(image, ctx=parameter.list_ctx()[0])).shape[1]

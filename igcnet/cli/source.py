@@ -1,0 +1,141 @@
+"""Where a trained network comes from, shared by evaluate and predict."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, List, NamedTuple, Optional
+
+from igcnet.cli.common import Parser, positive_int
+from igcnet.cli.network_options import add_network_options, network_from
+from igcnet.errors import UsageError
+
+
+class TrainedNetwork(NamedTuple):
+    """A network ready to run, and how its images must be prepared.
+
+    Parameters
+    ----------
+    net : HybridBlock
+        Gives logits (N, classes).
+    preprocessing : Preprocessing or None
+        None when nothing is known about it.
+    classes : list of str or None
+        Class names by number.
+    description : str
+        For people.
+    """
+
+    net: Any
+    preprocessing: Any
+    classes: Optional[List[str]]
+    description: str
+
+
+def add_source_options(parser: Parser) -> None:
+    """Add the options that name a trained network and the devices to run it on."""
+    add_network_options(parser, required=False)
+    group = parser.add_argument_group(
+        'trained network', 'a checkpoint of ours: --params RUN, CHECKPOINT or FILE; one in the '
+        "original's layout, or an exported network: --symbol FILE --params FILE")
+    group.add_argument('--params', metavar='PATH', required=True,
+                       help='parameter file, checkpoint folder, or folder of a run (its newest '
+                            'checkpoint)')
+    group.add_argument('--symbol', metavar='FILE',
+                       help='symbol file of the graph, instead of --network')
+    group.add_argument('--dataset', metavar='NAME',
+                       help='take mean, deviation and input size from this data set (default: '
+                            'what the checkpoint or its manifest says, else the named '
+                            "configuration's)")
+    group.add_argument('--batch-size', type=positive_int, default=64, metavar='N',
+                       help='images in a batch')
+    device = parser.add_argument_group('devices')
+    device.add_argument('--gpus', metavar='N,N,...', default='', help='GPU numbers, such as 0,1')
+    device.add_argument('--cpus', type=positive_int, default=1, metavar='N',
+                        help='number of CPU contexts')
+    device.add_argument('--threads', type=positive_int, metavar='N',
+                        help='threads of the CPU kernels (default: OMP_NUM_THREADS, or all '
+                             'physical cores)')
+
+
+def load_source(args: argparse.Namespace, contexts) -> TrainedNetwork:
+    """The network that the options name, loaded on `contexts`.
+
+    Raises
+    ------
+    UsageError, CheckpointError
+        Options that do not go together, or files that do not fit.
+    """
+    found = (_from_symbol if args.symbol else _from_network)(args, contexts)
+    if args.dataset:
+        from igcnet.data.datasets import find_dataset
+        found = found._replace(preprocessing=find_dataset(args.dataset).preprocessing())
+    return found
+
+
+def _from_symbol(args, contexts) -> TrainedNetwork:
+    from igcnet.convert import load_network, read_graph, recognise
+    from igcnet.deploy.export import preprocessing_from, read_manifest
+    from igcnet.registry import get_spec
+    if args.network:
+        raise UsageError('--network %s: the graph is given by --symbol already; give one of them'
+                         % args.network)
+    net = load_network(symbol=args.symbol, params=args.params, ctx=contexts)
+    manifest = read_manifest(args.symbol, args.params)
+    if manifest is not None:
+        names = manifest.get('classes')
+        return TrainedNetwork(net, preprocessing_from(manifest.get('preprocessing'), args.symbol),
+                              _names(names), '%s' % manifest.get('network'))
+    known = recognise(read_graph(args.symbol))
+    preprocessing = None if known is None else get_spec(known[0]).preprocessing
+    return TrainedNetwork(net, preprocessing, None, args.symbol if known is None else '%s %s' % (
+        known[0], ', '.join('%s=%s' % item for item in known[1].items())))
+
+
+def _from_network(args, contexts) -> TrainedNetwork:
+    from igcnet.convert import load_network
+    from igcnet.deploy.export import preprocessing_from
+    from igcnet.registry import get_spec
+    from igcnet.train.checkpoint import STATE, WEIGHTS, read_state
+    path = checkpoint_folder(Path(args.params))
+    if path is None:
+        if not args.network:
+            raise UsageError('--params %s: this is no checkpoint of ours, so the network must be '
+                             'named too: --network NAME with its settings, or --symbol FILE'
+                             % args.params)
+        spec, settings = network_from(args)
+        net = load_network(params=args.params, network=spec.name, ctx=contexts, **settings)
+        return TrainedNetwork(net, spec.preprocessing, None, spec.name)
+    state = read_state(path)
+    name, settings = state.network, dict(state.settings)
+    if args.network:
+        spec, given = network_from(args)
+        if spec.name != name:
+            raise UsageError('--network %s: the checkpoint %s is of %s' % (spec.name, path, name))
+        settings.update(given)
+    elif args.network_settings:
+        raise UsageError('--%s: give --network NAME with it, or leave it out: the checkpoint %s '
+                         'says %s' % (next(iter(args.network_settings)).replace('_', '-'), path,
+                                      name))
+    get_spec(name)
+    net = load_network(params=str(path / WEIGHTS), network=name, ctx=contexts, **settings)
+    return TrainedNetwork(net, preprocessing_from(state.preprocessing, str(path / STATE)),
+                          _names(state.classes), '%s, checkpoint %s' % (name, path))
+
+
+def checkpoint_folder(path: Path) -> Optional[Path]:
+    """The checkpoint folder that `path` means (run, checkpoint or file), or None."""
+    from igcnet.train.checkpoint import STATE, checkpoints
+    if path.is_dir():
+        if (path / STATE).is_file():
+            return path
+        found = checkpoints(path / 'checkpoints') or checkpoints(path)
+        if not found:
+            raise UsageError('--params %s: this folder is neither a checkpoint nor a run with one'
+                             % path)
+        return found[-1]
+    return path.parent if (path.parent / STATE).is_file() else None
+
+
+def _names(values: Any) -> Optional[List[str]]:
+    return [str(value) for value in values] if isinstance(values, list) else None

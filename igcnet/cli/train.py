@@ -1,0 +1,197 @@
+"""``igcnet train``: train a network on record files."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from igcnet._backend import set_threads
+from igcnet.cli.common import EXIT_INTERRUPTED, Parser, positive_int, run
+from igcnet.cli.network_options import add_network_options, network_from
+from igcnet.errors import UsageError
+
+DATA_SETS = ('cifar10', 'cifar100', 'svhn', 'imagenet', 'digits', 'records')
+
+
+def build_parser() -> Parser:
+    """The parser; options that are not given stay out of the result."""
+    parser = Parser(prog='igcnet train', argument_default=argparse.SUPPRESS,
+                    formatter_class=argparse.HelpFormatter,
+                    description='Train a network on record files made by im2rec_pack. Options '
+                                'have the names of the IGC original. Without --gpus it trains on '
+                                'the CPU.')
+    add_network_options(parser, required=False)
+
+    data = parser.add_argument_group('data')
+    data.add_argument('--dataset', choices=DATA_SETS,
+                      help="data set, for its mean, deviation and augmentation; 'records': any "
+                           'other record files (default: cifar10)')
+    data.add_argument('--data-dir', metavar='DIR',
+                      help='folder of the record files (default: data/<dataset>)')
+    data.add_argument('--train-dataset', metavar='FILE', help='(default: train.rec)')
+    data.add_argument('--val-dataset', metavar='FILE', help='(default: test.rec)')
+    data.add_argument('--num-examples', type=positive_int, metavar='N',
+                      help='training images that an epoch counts as when the drops of the rate are '
+                           'placed (default: those of the record)')
+    data.add_argument('--data-shape', type=positive_int, metavar='N',
+                      help='height and width of the input, with --dataset records (default: 32)')
+    data.add_argument('--mean-rgb', type=_colour, metavar='R,G,B',
+                      help="mean, 0..255 (default: the data set's)")
+    data.add_argument('--std-rgb', type=_colour, metavar='R,G,B',
+                      help="deviation, 0..255 (default: the data set's)")
+    data.add_argument('--fb-mean', action='store_true',
+                      help="Facebook's mean and deviation, with --dataset imagenet")
+
+    recipe = parser.add_argument_group('recipe', 'every value of the recipe can be overridden')
+    recipe.add_argument('--recipe', metavar='NAME|FILE',
+                        help="igc-cifar, igc-svhn, igc-imagenet (the original's), modern, or a "
+                             "YAML file (default: the original's for the data set)")
+    recipe.add_argument('--num-epochs', type=positive_int, metavar='N')
+    recipe.add_argument('--batch-size', type=positive_int, metavar='N',
+                        help='total over all devices')
+    recipe.add_argument('--lr', type=float, metavar='RATE')
+    recipe.add_argument('--lr-factor', type=float, metavar='F',
+                        help='the rate is multiplied by it at each drop')
+    recipe.add_argument('--lr-steps', type=_numbers, metavar='E,E,...', help='epochs of the drops')
+    recipe.add_argument('--lr-epoch-step', type=positive_int, metavar='N',
+                        help='a drop every N epochs, instead of --lr-steps')
+    recipe.add_argument('--aug-type', type=int, choices=(0, 1, 2),
+                        help='0 none, 1 standard, 2 crop and mirror without padding')
+
+    device = parser.add_argument_group('devices')
+    device.add_argument('--gpus', metavar='N,N,...', help='GPU numbers, such as 0,1')
+    device.add_argument('--cpus', type=positive_int, metavar='N',
+                        help='train data parallel on N CPU contexts (default: 1)')
+    device.add_argument('--kv-store', metavar='NAME',
+                        help="'device' sums gradients on the devices, 'local' on the CPU "
+                             '(default: device)')
+    device.add_argument('--threads', type=positive_int, metavar='N',
+                        help='threads of the CPU kernels (default: OMP_NUM_THREADS, or all '
+                             'physical cores)')
+
+    output = parser.add_argument_group('run')
+    output.add_argument('--log-dir', metavar='DIR', help='(default: ./snapshot/)')
+    output.add_argument('--exp-name', metavar='NAME', help='part of the run folder (default: exp)')
+    output.add_argument('--log-iters', type=positive_int, metavar='N',
+                        help='steps between log lines (default: 50)')
+    output.add_argument('--checkpoint-epochs', type=positive_int, metavar='N',
+                        help='epochs between checkpoints (default: an eighth of all)')
+    output.add_argument('--test-batch-size', type=positive_int, metavar='N',
+                        help="batch of the validation (default: the data set's)")
+    output.add_argument('--rand-seed', type=_seed, metavar='N', help='(default: from the clock)')
+    output.add_argument('--resume', nargs='?', const='', metavar='RUN',
+                        help='go on from the newest checkpoint of the run in this folder, or of '
+                             'the newest run of this configuration; options that are given again '
+                             'replace those of the run')
+    output.add_argument('--load-epoch', type=positive_int, metavar='N',
+                        help='go on after epoch N: from that checkpoint of the run, or with '
+                             "--model-prefix from the weights in the original's layout")
+    output.add_argument('--load-model', metavar='FILE', help='parameter file to start from')
+    output.add_argument('--model-prefix', metavar='PREFIX',
+                        help="also write each checkpoint in the original's layout, as "
+                             'PREFIXweights/NAME/NAME-symbol.json and -NNNN.params')
+    return parser
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run the command; returns the exit code."""
+    return run(_main, argv)
+
+
+def _main(argv: Optional[List[str]]) -> int:
+    given = vars(build_parser().parse_args(argv))
+    set_threads(given.pop('threads', 0))
+    from igcnet.train import run as training
+    from igcnet.train.loop import Interrupted
+    from igcnet.train.settings import read_settings
+
+    resume, epoch = given.pop('resume', None), given.pop('load_epoch', None)
+    from_original = epoch is not None and 'model_prefix' in given
+    if from_original and resume is not None:
+        raise UsageError('--resume goes on from a run, --load-epoch with --model-prefix from '
+                         'weights alone: give one of them')
+    folder = checkpoint = None
+    if resume or ((resume == '' or epoch is not None) and not from_original):
+        folder = Path(resume) if resume else training.newest_run_folder(_settings(given))
+        settings = _changed(read_settings(folder), given)
+        checkpoint = training.find_checkpoint(folder, epoch)
+        print('resuming %s' % checkpoint)
+    else:
+        settings = _settings(given)
+    try:
+        training.train(settings, folder, checkpoint, epoch if from_original else 0)
+    except Interrupted as stop:
+        path = Path(str(stop))
+        print('interrupted; wrote %s; go on with:\n  %s --resume %s' % (
+            path, _program(), shlex.quote(str(path.parent.parent))), file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _settings(given: Dict[str, Any]):
+    """The settings of a new run."""
+    from igcnet.train.recipes import default_recipe, load_recipe
+    from igcnet.train.settings import RunSettings
+    if 'network' not in given:
+        raise UsageError('--network NAME is missing (`igcnet list` shows the names)')
+    dataset = given.get('dataset')
+    recipe = load_recipe(given.get('recipe') or default_recipe(dataset))
+    return _changed(RunSettings(given['network'], recipe), given)
+
+
+def _changed(settings, given: Dict[str, Any]):
+    """`settings` with the options that were given."""
+    from igcnet.train.devices import KV_STORES
+    from igcnet.train.recipes import Recipe, load_recipe
+    from igcnet.train.settings import RunSettings
+    values = dict(given)
+    if 'recipe' in values and load_recipe(values['recipe']).name != settings.recipe.name:
+        raise UsageError('--recipe %s: the run was begun with %s'
+                         % (values['recipe'], settings.recipe.name))
+    values.pop('recipe', None)
+    network = values.setdefault('network', settings.network)
+    if network != settings.network:
+        raise UsageError('--network %s: the run in the folder trains %s'
+                         % (network, settings.network))
+    _, values['network_settings'] = network_from(argparse.Namespace(
+        network=network, network_settings=values.get('network_settings', {})))
+    if values.get('kv_store', 'device') not in KV_STORES:
+        raise UsageError('--kv-store %s: must be one of %s'
+                         % (values['kv_store'], ', '.join(KV_STORES)))
+    if values.get('fb_mean') and values.get('dataset', settings.dataset) != 'imagenet':
+        raise UsageError('--fb-mean goes with --dataset imagenet only')
+    if 'lr_epoch_step' in values and 'lr_steps' in values:
+        raise UsageError('--lr-steps and --lr-epoch-step exclude each other')
+    known = {f.name for f in fields(RunSettings)} | {f.name for f in fields(Recipe)}
+    assert set(values) <= known, set(values) - known
+    return settings.changed(**values)
+
+
+def _program() -> str:
+    return 'igcnet train' if Path(sys.argv[0]).name == 'igcnet' else 'python tools/train.py'
+
+
+def _numbers(text: str) -> tuple:
+    try:
+        return tuple(float(word) for word in text.split(','))
+    except ValueError:
+        raise argparse.ArgumentTypeError('%r is not a list of numbers, such as 100,150'
+                                         % text) from None
+
+
+def _colour(text: str) -> tuple:
+    values = _numbers(text)
+    if len(values) != 3:
+        raise argparse.ArgumentTypeError('%r: must be three numbers, for red, green and blue'
+                                         % text)
+    return values
+
+
+def _seed(text: str) -> int:
+    if not (text.isdigit() and int(text) < 2 ** 31):
+        raise argparse.ArgumentTypeError('%r is not a whole number from 0 to 2147483647' % text)
+    return int(text)

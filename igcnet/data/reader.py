@@ -1,0 +1,292 @@
+"""Reading batches exactly: every image once, in an order that can be repeated and resumed.
+
+MXNet's `ImageRecordIter` repeats images in evaluation, ignores options it does not know, can't
+repeat or resume its order and dies on damaged files; these readers take its place.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Iterator, NamedTuple, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from igcnet.data.background import in_background
+from igcnet.data.loading import Loader, check_at_least, check_choice, decode_all, split
+from igcnet.data.randomness import check_seed, permutation, uniforms
+from igcnet.data.records import RecordFile
+from igcnet.data.sources import RecordSource, open_source
+from igcnet.data.transforms import Normalisation, ResizeCrop
+from igcnet.errors import DataError, UsageError
+from igcnet.files import PathLike
+from igcnet.registry import Preprocessing
+
+LAST_BATCH = ('wrap', 'discard')
+# Images decoded by one call of a background thread: small, so that closing is prompt.
+CHUNK = 16
+
+
+class TrainReader:
+    """Shuffled, augmented batches of a record file.
+
+    The order of an epoch depends on (seed, epoch) only, the augmentation of an image on (seed,
+    epoch, record) only: neither depends on batch size, threads or number of parts, and an epoch
+    can be begun at any step.
+
+    Parameters
+    ----------
+    records : RecordFile or path
+        The training images.
+    batch_size : int
+        Images in a batch of this part.
+    augmentation
+        From `igcnet.data.augment.find_augmentation`.
+    seed : int
+        Of order and augmentation.
+    part_index, num_parts : int
+        This worker's number and the number of workers. At each step the workers share
+        ``num_parts * batch_size`` successive images of the epoch's order, so that they see
+        together what one worker with the whole batch would see.
+    threads : int
+        Background threads; 0: one for each core this process may use.
+    mean, std : sequence of three floats
+        RGB, in units of 0..255: input = (pixel - mean) / std.
+    last_batch : {'wrap', 'discard'}
+        What happens when the images do not fill the last step: it is filled from the beginning
+        of the same epoch's order, or left out. (The original fills it too, but starts the next
+        epoch behind the images it used for that.)
+    on_bad : {'error', 'skip'}
+        An unreadable image raises `DataError`, or the next readable one in the epoch's order
+        stands in for it; `bad` lists them.
+    memory_limit : int
+        Images that have all the same size and need at most so many bytes are decoded only once.
+
+    Attributes
+    ----------
+    steps_per_epoch : int
+        Batches in an epoch, the same for every part.
+    bad : dict of int to str
+        Record number and reason of each unreadable image met so far.
+
+    Raises
+    ------
+    UsageError
+        A value that cannot work.
+    DataError
+        Missing or damaged record file, or more workers' images than it holds.
+    """
+
+    def __init__(self, records: Union[RecordFile, PathLike], batch_size: int, augmentation,
+                 seed: int, part_index: int = 0, num_parts: int = 1, threads: int = 0, *,
+                 mean: Sequence[float] = (0, 0, 0), std: Sequence[float] = (1, 1, 1),
+                 last_batch: str = 'wrap', on_bad: str = 'error', memory_limit: int = 512 << 20):
+        check_at_least('batch_size', batch_size, 1)
+        check_at_least('num_parts', num_parts, 1)
+        check_at_least('part_index', part_index, 0)
+        check_at_least('threads', threads, 0)
+        check_at_least('memory_limit', memory_limit, 0)
+        check_choice('last_batch', last_batch, LAST_BATCH)
+        if part_index >= num_parts:
+            raise UsageError('part_index=%d: must be below num_parts=%d' % (part_index, num_parts))
+        self.records = records if isinstance(records, RecordFile) else RecordFile(records)
+        self.batch_size = batch_size
+        self.augmentation = augmentation
+        self.seed = check_seed(seed)
+        self.part_index = part_index
+        self.num_parts = num_parts
+        self.threads = threads
+        self.memory_limit = memory_limit
+        self._loader = Loader(RecordSource(self.records), augmentation, Normalisation(mean, std),
+                              on_bad)
+        self._decoded = None  # False when the images do not fit into memory
+        total = batch_size * num_parts
+        whole_steps, rest = divmod(len(self.records), total)
+        self.steps_per_epoch = whole_steps + (rest > 0 and last_batch == 'wrap')
+        if not self.steps_per_epoch:
+            raise UsageError("batch_size=%d in %d parts: %s holds only %d images; take a smaller "
+                             "batch, or last_batch='wrap'"
+                             % (batch_size, num_parts, self.records.paths.rec, len(self.records)))
+
+    @property
+    def bad(self):
+        return self._loader.bad
+
+    def epoch(self, number: int, start_step: int = 0
+              ) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
+        """The batches of one epoch.
+
+        Parameters
+        ----------
+        number : int
+            Number of the epoch, from 0.
+        start_step : int
+            Leave out so many steps; the others are what they are in the whole epoch.
+
+        Yields
+        ------
+        images : numpy.ndarray
+            float32 (batch_size, 3, H, W), RGB, normalised.
+        labels : numpy.ndarray
+            float32 (batch_size,), the first label of each record.
+
+        Raises
+        ------
+        DataError
+            An image that can't be read, named by record file, position and key.
+        """
+        check_at_least('epoch', number, 0)
+        check_at_least('start_step', start_step, 0)
+        if start_step > self.steps_per_epoch:
+            raise UsageError('start_step=%d: an epoch has %d steps'
+                             % (start_step, self.steps_per_epoch))
+        if self._decoded is None:
+            self._decoded = decode_all(self._loader, self.memory_limit, self.threads) or False
+        order = permutation(self.seed, number, len(self.records))
+        jobs = (self._job(order, number, step)
+                for step in range(start_step, self.steps_per_epoch))
+        return in_background(jobs, self.threads)
+
+    def _job(self, order: np.ndarray, epoch: int, step: int):
+        """The batch of one step, still empty, and the functions that fill it."""
+        begin = (step * self.num_parts + self.part_index) * self.batch_size
+        images = self._loader.empty_images(self.batch_size)
+        labels = np.empty(self.batch_size, np.float32)
+        fill = self._fill_from_memory if self._decoded else self._fill
+        # Images in memory need no decoding: a whole batch is one quick call.
+        chunk = self.batch_size if self._decoded else CHUNK
+        return (images, labels), [
+            partial(fill, order, epoch, begin + rows.start, images[rows.start:rows.stop],
+                    labels[rows.start:rows.stop]) for rows in split(self.batch_size, chunk)]
+
+    def _fill(self, order: np.ndarray, epoch: int, begin: int, images: np.ndarray,
+              labels: np.ndarray) -> None:
+        """Fill `images` and `labels` with what stands at `begin` ... of the epoch's order."""
+        loaded = []
+        for slot in range(begin, begin + len(labels)):
+            one = next(filter(None, map(self._loader.load, _following(order, slot))), None)
+            if one is None:
+                raise DataError(self._loader.bad_examples())
+            loaded.append(one)
+        labels[:] = [one.label for one in loaded]
+        randoms = self._randoms(epoch, [one.position for one in loaded])
+        self._loader.render([one.image for one in loaded], randoms, images)
+
+    def _fill_from_memory(self, order: np.ndarray, epoch: int, begin: int, images: np.ndarray,
+                          labels: np.ndarray) -> None:
+        """As `_fill`, by whole arrays."""
+        decoded = self._decoded
+        positions = order[np.arange(begin, begin + len(labels)) % len(order)]
+        for row in np.flatnonzero(~decoded.readable[positions]):
+            positions[row] = next(filter(decoded.readable.__getitem__,
+                                         _following(order, begin + row)))
+        labels[:] = decoded.labels[positions]
+        self._loader.normalisation(
+            self.augmentation(decoded.images[positions], self._randoms(epoch, positions)), images)
+
+    def _randoms(self, epoch: int, positions) -> np.ndarray:
+        return uniforms(self.seed, epoch, positions, self.augmentation.draws)
+
+
+class EvalBatch(NamedTuple):
+    """Some images of an evaluation.
+
+    ``images`` is float32 (B, 3, H, W), ``labels`` float32 (B,), or None where the source has
+    none, ``positions`` int64 (B,) in the order of the source.
+    """
+
+    images: np.ndarray
+    labels: Optional[np.ndarray]
+    positions: np.ndarray
+
+
+class EvalReader:
+    """Every image of a source exactly once, in its order, for any batch size.
+
+    Parameters
+    ----------
+    source : path, list of paths, RecordFile, or a source of `igcnet.data.sources`
+        A record file, a folder of class folders, a folder of images, or image files.
+    batch_size : int
+        Images in a batch; the last one is shorter when they do not fill it.
+    preprocessing : Preprocessing
+        Of the network: input size, resizing, mean and deviation.
+    transform, optional
+        Takes the place of the preprocessing's geometry, such as the original's for records of
+        ImageNet (`find_augmentation('igc-imagenet-validation', ...)`). It must not be random.
+    classes : sequence of str, optional
+        Class names by number, for a folder of class folders; its sorted names without them.
+    threads : int
+        Background threads; 0: one for each core this process may use.
+    on_bad : {'error', 'skip'}
+        An unreadable image raises `DataError`, or is left out and noted in `bad`.
+
+    Attributes
+    ----------
+    source
+        With ``name(position)`` for each image, ``labelled`` and ``classes``.
+    bad : dict of int to str
+        Position and reason of each unreadable image met so far.
+
+    Raises
+    ------
+    UsageError
+        A value that cannot work.
+    DataError
+        Missing, damaged or empty source.
+    """
+
+    def __init__(self, source, batch_size: int, preprocessing: Preprocessing, transform=None,
+                 classes: Optional[Sequence[str]] = None, threads: int = 0,
+                 on_bad: str = 'error'):
+        check_at_least('batch_size', batch_size, 1)
+        check_at_least('threads', threads, 0)
+        transform = transform or ResizeCrop.of(preprocessing)
+        if transform.draws:
+            raise UsageError('transform=%s: random, so it cannot serve evaluation' % (transform,))
+        self.source = open_source(source, classes)
+        self.batch_size = batch_size
+        self.threads = threads
+        self._loader = Loader(self.source, transform,
+                              Normalisation(preprocessing.mean, preprocessing.std), on_bad)
+
+    def __len__(self) -> int:
+        """Number of images, the unreadable included."""
+        return len(self.source)
+
+    @property
+    def bad(self):
+        return self._loader.bad
+
+    def __iter__(self) -> Iterator[EvalBatch]:
+        jobs = map(self._job, split(len(self.source), self.batch_size))
+        for batch, good in in_background(jobs, self.threads):
+            if good.all():
+                yield batch
+            elif good.any():
+                yield EvalBatch(*(None if array is None else array[good] for array in batch))
+
+    def _job(self, positions: range):
+        count = len(positions)
+        batch = EvalBatch(self._loader.empty_images(count),
+                          np.empty(count, np.float32) if self.source.labelled else None,
+                          np.array(positions))
+        good = np.zeros(count, bool)
+        return (batch, good), [partial(self._fill, batch, good, rows)
+                               for rows in split(count, CHUNK)]
+
+    def _fill(self, batch: EvalBatch, good: np.ndarray, rows: range) -> None:
+        loaded = {row: self._loader.load(int(batch.positions[row])) for row in rows}
+        kept = [row for row in rows if loaded[row] is not None]
+        if not kept:
+            return
+        images = self._loader.empty_images(len(kept))
+        self._loader.render([loaded[row].image for row in kept], np.empty((len(kept), 0)), images)
+        batch.images[kept] = images
+        if batch.labels is not None:
+            batch.labels[kept] = [loaded[row].label for row in kept]
+        good[kept] = True
+
+
+def _following(order: np.ndarray, slot: int) -> Iterator[int]:
+    """Records from one place of the order on, once round."""
+    return (int(order[(slot + step) % len(order)]) for step in range(len(order)))

@@ -1,0 +1,118 @@
+"""Exported networks: a symbol file, its parameters, and a manifest that travels with them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import igcnet
+from igcnet.convert import network_arrays, to_symbol, write_ndarrays
+from igcnet.errors import CheckpointError
+from igcnet.files import PathLike, atomic_path, read_json, write_json, write_text
+from igcnet.registry import Preprocessing
+
+MANIFEST_VERSION = 1
+
+
+def export(net, prefix: PathLike, preprocessing: Preprocessing, network: str,
+           settings: Dict[str, Any], classes: Optional[List[str]] = None,
+           figures: Optional[Dict[str, float]] = None) -> Tuple[Path, Path, Path]:
+    """Write ``<prefix>-symbol.json``, ``-0000.params`` and ``-manifest.json``.
+
+    The graph has stock operators only and ends in the logits, so that any MXNet 1.x loads it
+    (``SymbolBlock.imports``).
+
+    Parameters
+    ----------
+    preprocessing : Preprocessing
+        What an image must go through before it is the network's input.
+    network, settings
+        Name and overrides with which `igcnet.get_model` builds the network.
+    classes : list of str, optional
+        Class names by number.
+    figures : dict, optional
+        Measured numbers to keep with it, such as ``{'val_top1': 0.93}``.
+
+    Returns
+    -------
+    tuple of Path
+        The three files.
+    """
+    symbol, params, manifest = exported_paths(prefix)
+    write_text(symbol, to_symbol(net, head=False).tojson() + '\n')
+    with atomic_path(params) as temporary:
+        write_ndarrays(temporary, network_arrays(net))
+    write_json(manifest, {
+        'format': 'igcnet exported network', 'version': MANIFEST_VERSION,
+        'igcnet': igcnet.__version__, 'network': network, 'settings': settings,
+        'input': {'name': 'data', 'shape': ['N', 3, net.input_size, net.input_size],
+                  'colour_order': 'RGB'},
+        'preprocessing': asdict(preprocessing), 'classes': classes,
+        'figures': figures or {},
+        'sha256': {path.name: _sha256(path) for path in (symbol, params)},
+    })
+    return symbol, params, manifest
+
+
+def exported_paths(prefix: PathLike) -> Tuple[Path, Path, Path]:
+    """The three files of an exported network."""
+    text = os.fspath(prefix)
+    return Path(text + '-symbol.json'), Path(text + '-0000.params'), Path(text + '-manifest.json')
+
+
+def read_manifest(symbol: PathLike, params: Optional[PathLike] = None) -> Optional[Dict[str, Any]]:
+    """The manifest beside a symbol file, or None when there is none.
+
+    Raises
+    ------
+    CheckpointError
+        The manifest is damaged, or the symbol or parameter file has another checksum.
+    """
+    symbol = Path(symbol)
+    if not symbol.name.endswith('-symbol.json'):
+        return None
+    path = symbol.with_name(symbol.name[:-len('-symbol.json')] + '-manifest.json')
+    if not path.is_file():
+        return None
+    manifest = read_json(path, 'manifest', CheckpointError)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get('sha256'), dict):
+        raise CheckpointError('%s: not the manifest of an exported network' % path)
+    for file in (symbol, Path(params) if params else None):
+        expected = manifest['sha256'].get(file.name) if file else None
+        if expected is not None and _sha256(file) != expected:
+            raise CheckpointError('%s: its checksum is not the one in %s; the file was changed '
+                                  'or belongs to another export' % (file, path.name))
+    return manifest
+
+
+def preprocessing_from(values: Any, where: str) -> Preprocessing:
+    """A `Preprocessing` from plain values of a manifest or checkpoint, each one checked."""
+    try:
+        number = (int, float)
+        result = Preprocessing(
+            int(values['input_size']), tuple(map(float, values['mean'])),
+            tuple(map(float, values['std'])),
+            None if values.get('resize_shorter') is None else int(values['resize_shorter']),
+            str(values['interpolation']))
+        if not (len(result.mean) == len(result.std) == 3 and min(result.std) > 0
+                and result.input_size > 0 and isinstance(values['input_size'], number)):
+            raise ValueError
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise CheckpointError('%s: the preprocessing is damaged: it needs input_size, three mean '
+                              'and three positive std values, resize_shorter and interpolation'
+                              % where) from None
+    return result
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with open(path, 'rb') as file:
+            for block in iter(lambda: file.read(1 << 20), b''):
+                digest.update(block)
+    except OSError as problem:
+        raise CheckpointError('%s: cannot read it (%s)' % (path, problem.strerror)) from None
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Training: recipes, optimiser, loop, checkpoints, evaluation."""

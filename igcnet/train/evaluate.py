@@ -1,0 +1,40 @@
+"""Evaluation: one object for training and for the command line, each image counted once."""
+
+from __future__ import annotations
+
+from typing import Callable, Iterable, List, Optional
+
+import mxnet as mx
+import numpy as np
+from mxnet.gluon.utils import split_and_load
+
+from igcnet.data.reader import EvalBatch
+from igcnet.train.metrics import Scores, score
+
+
+def forward(net, images: np.ndarray, contexts: List[mx.Context]) -> np.ndarray:
+    """Logits of one batch (N, 3, H, W), computed on all devices in parts."""
+    used = contexts[:max(1, min(len(contexts), len(images)))]
+    parts = split_and_load(mx.nd.array(images, dtype='float32'), used, even_split=False)
+    outputs = [net(part) for part in parts]
+    return np.concatenate([output.asnumpy() for output in outputs])
+
+
+def evaluate(net, batches: Iterable[EvalBatch], contexts: List[mx.Context],
+             each_batch: Optional[Callable[[EvalBatch, np.ndarray], None]] = None) -> Scores:
+    """Scores of `net` over all of `batches`.
+
+    Parameters
+    ----------
+    batches : iterable of EvalBatch
+        Such as an `igcnet.data.reader.EvalReader`: every image once, the last batch short.
+    each_batch : callable, optional
+        Called with each batch and its logits (N, classes).
+    """
+    total = Scores()
+    for batch in batches:
+        logits = forward(net, batch.images, contexts)
+        total += score(logits, batch.labels)
+        if each_batch is not None:
+            each_batch(batch, logits)
+    return total

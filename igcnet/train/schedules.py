@@ -1,0 +1,51 @@
+"""Learning rates as pure functions of the update number, so that resuming cannot shift them.
+
+``schedule(n)`` is the rate of the n-th update, counted from 1 as MXNet's optimisers count.
+"""
+
+from __future__ import annotations
+
+from typing import List, Sequence
+
+import mxnet as mx
+
+from igcnet._gluoncv import import_gluoncv
+
+
+class MultiFactor(mx.lr_scheduler.LRScheduler):
+    """The rate is multiplied by `factor` after each of `steps` updates.
+
+    The original drops the rate once the number of updates is *greater* than a threshold
+    ``epoch_size * epoch`` with ``epoch_size = num_examples // batch_size``, although an epoch has
+    one batch more when the batch size does not divide: drops come slightly early.
+    """
+
+    def __init__(self, base_lr: float, factor: float, steps: Sequence[int]):
+        super().__init__(base_lr)
+        self.factor = factor
+        self.steps = sorted(steps)
+
+    def __call__(self, num_update):
+        drops = sum(num_update > step for step in self.steps)
+        return self.base_lr * self.factor ** drops
+
+
+class WarmupCosine(mx.lr_scheduler.LRScheduler):
+    """Linear rise from 0 to `base_lr` in `warmup` updates, then a half cosine down to 0.
+
+    Made of GluonCV's ``LRScheduler``: the last update of a stage reaches the stage's target.
+    """
+
+    def __init__(self, base_lr: float, warmup: int, total: int):
+        super().__init__(base_lr)
+        utils = import_gluoncv('gluoncv.utils')
+        # A stage of one update would divide by zero there; it would change nothing here.
+        warmup = warmup if warmup >= 2 else 0
+        stages: List = []
+        if warmup:
+            stages.append(utils.LRScheduler('linear', 0, base_lr, niters=warmup))
+        stages.append(utils.LRScheduler('cosine', base_lr, 0, niters=max(2, total - warmup)))
+        self._sequence = utils.LRSequential(stages)
+
+    def __call__(self, num_update):
+        return self._sequence(num_update - 1)

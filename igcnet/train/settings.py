@@ -1,0 +1,152 @@
+"""Everything that defines a training run, and how it is written into its folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Dict, Optional, Tuple
+
+from igcnet.errors import CheckpointError, UsageError
+from igcnet.files import PathLike, write_text
+from igcnet.train.recipes import Recipe, recipe_from_dict
+
+CONFIG = 'config.yaml'
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """A training run. Names are those of the command line's options.
+
+    Parameters
+    ----------
+    network : str
+        Name for `igcnet.get_model`.
+    recipe : Recipe
+        Optimiser, schedule, batch, epochs, augmentation.
+    network_settings : dict
+        Overrides for `igcnet.get_model`.
+    dataset : str
+        One of `igcnet.data.datasets.DATA_SETS`, or 'records' for any other record file.
+    data_dir, train_dataset, val_dataset : str
+        Folder of the records (default ``data/<dataset>``) and the two files in it.
+    num_examples : int, optional
+        Training images an epoch counts as, for the drops of the rate; default: the record's.
+    data_shape : int, optional
+        Height and width of the input, for 'records' only.
+    mean_rgb, std_rgb : tuple of three floats, optional
+        In units of 0..255; default: the data set's.
+    fb_mean : bool
+        Facebook's ImageNet mean and std.
+    test_batch_size : int, optional
+        Batch of the validation; default: the data set's.
+    gpus : str
+        GPU numbers, such as '0,1'; empty for the CPU.
+    cpus : int
+        Number of CPU contexts.
+    kv_store : str
+        'device' or 'local'.
+    rand_seed : int, optional
+        Seed of weights, order and augmentation; default: from the clock, and written down.
+    log_dir, exp_name : str
+        The run's folder is ``<log_dir>/<dataset>/<network>/<name>_<exp_name><number>``.
+    log_iters : int
+        Steps between log lines.
+    checkpoint_epochs : int, optional
+        Epochs between checkpoints; default: an eighth of all.
+    model_prefix : str, optional
+        Also write each checkpoint in the original's layout, below this prefix.
+    load_model : str, optional
+        Parameter file to start from.
+    """
+
+    network: str
+    recipe: Recipe
+    network_settings: Dict[str, Any] = field(default_factory=dict)
+    dataset: str = 'cifar10'
+    data_dir: Optional[str] = None
+    train_dataset: str = 'train.rec'
+    val_dataset: str = 'test.rec'
+    num_examples: Optional[int] = None
+    data_shape: Optional[int] = None
+    mean_rgb: Optional[Tuple[float, ...]] = None
+    std_rgb: Optional[Tuple[float, ...]] = None
+    fb_mean: bool = False
+    test_batch_size: Optional[int] = None
+    gpus: str = ''
+    cpus: int = 1
+    kv_store: str = 'device'
+    rand_seed: Optional[int] = None
+    log_dir: str = './snapshot/'
+    exp_name: str = 'exp'
+    log_iters: int = 50
+    checkpoint_epochs: Optional[int] = None
+    model_prefix: Optional[str] = None
+    load_model: Optional[str] = None
+
+    @property
+    def run_name(self) -> str:
+        """The original's name of a run: ``plain_igc_d38L24M2``; other networks: all overrides."""
+        from igcnet.registry import get_spec
+        given = self.network_settings
+        settings = {**get_spec(self.network).settings(), **given}
+        partitions = ('depth', 'primary_partition', 'secondary_partition')
+        if self.network == get_spec(self.network).constructor.__name__ and all(
+                key in settings for key in partitions):
+            name = '%s_d%dL%dM%d' % ((self.network,) + tuple(settings[k] for k in partitions))
+            given = {k: v for k, v in given.items() if k not in partitions}
+        else:
+            name = self.network
+        return name + ''.join('_%s%s' % (key, given[key]) for key in sorted(given))
+
+    @property
+    def folder_of_runs(self) -> Path:
+        """The folder that holds all runs of this network on this data set."""
+        suffix = '_noaug' if self.recipe.aug_type == 0 else ''
+        return Path(self.log_dir) / (self.dataset + suffix) / self.network
+
+    def changed(self, **values: Any) -> RunSettings:
+        """A copy with other values; the recipe's values are changed by their own names."""
+        own = {f.name for f in fields(self)}
+        recipe = {f.name for f in fields(Recipe)} - own
+        settings = {**self.network_settings, **values.pop('network_settings', {})}
+        return replace(
+            self, recipe=self.recipe.override(**{k: values.pop(k) for k in list(values)
+                                                 if k in recipe}),
+            network_settings=settings, **values)
+
+    def write(self, folder: PathLike, **notes: Any) -> None:
+        """Write ``config.yaml`` into `folder`, with `notes` (versions, counts) beside it."""
+        import yaml
+        values = {**asdict(self), 'recipe': self.recipe.as_dict()}
+        for key in ('mean_rgb', 'std_rgb'):
+            values[key] = None if values[key] is None else list(values[key])
+        write_text(Path(folder) / CONFIG,
+                   yaml.safe_dump({'run': values, 'notes': notes}, sort_keys=False))
+
+
+def read_settings(folder: PathLike) -> RunSettings:
+    """The settings of the run in `folder`.
+
+    Raises
+    ------
+    CheckpointError
+        There is no run, or its ``config.yaml`` is damaged.
+    """
+    import yaml
+    path = Path(folder) / CONFIG
+    try:
+        values = yaml.safe_load(path.read_text(encoding='utf-8'))['run']
+        recipe = values['recipe']
+        recipe = recipe_from_dict(recipe, recipe['name'], str(path))
+        for key in ('mean_rgb', 'std_rgb'):
+            if values.get(key) is not None:
+                values[key] = tuple(float(v) for v in values[key])
+        return RunSettings(**{**values, 'recipe': recipe})
+    except OSError as problem:
+        raise CheckpointError('%s: there is no run to resume (%s: %s)'
+                              % (folder, CONFIG, problem.strerror)) from None
+    except UsageError as problem:
+        raise CheckpointError(str(problem)) from None
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as problem:
+        raise CheckpointError('%s: not the configuration of a run (%s)'
+                              % (path, str(problem).split('\n')[0])) from None

@@ -1,0 +1,10 @@
+"""Accuracy of a trained network on a record file or image folder; the same as ``igcnet evaluate``."""
+
+import sys
+from pathlib import Path
+
+if __name__ == '__main__':
+    # The repository instead of this folder, whose profile.py would hide the standard library's.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from igcnet.cli.evaluate import main
+    sys.exit(main())

@@ -1,0 +1,10 @@
+"""Train a network; the same as ``igcnet train``."""
+
+import sys
+from pathlib import Path
+
+if __name__ == '__main__':
+    # The repository instead of this folder, whose profile.py would hide the standard library's.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from igcnet.cli.train import main
+    sys.exit(main())
