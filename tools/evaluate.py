@@ -1,4 +1,4 @@
-"""Accuracy of a trained network on a record file or image folder; the same as ``igcnet evaluate``."""
+"""Accuracy of a trained network; the same as ``igcnet evaluate``."""
 
 import sys
 from pathlib import Path

@@ -37,7 +37,7 @@ _PACKING = ('pass_through',) + _STORING + _RUNNING
 
 def make_parser() -> Parser:
     """The options of MXNet's im2rec under their names, and ours."""
-    parser = Parser(prog='im2rec_pack.py', description=DESCRIPTION,
+    parser = Parser(prog='igcnet im2rec_pack', description=DESCRIPTION,
                     formatter_class=_Formatter)
     parser.add_argument('prefix', metavar='PREFIX', help='path and first part of the names of the '
                         'files to write')
