@@ -49,7 +49,7 @@ class Import(NamedTuple):
 
 
 def imports_of(tree: ast.AST, in_function: bool = False) -> Iterator[Import]:
-    """Every import below a node. ``from igcnet import x``, and ``igcnet.x`` after ``import igcnet``,
+    """Every import below a node. ``from igcnet import x`` and the attribute ``igcnet.x`` both
     count as ``igcnet.x``."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
