@@ -1,10 +1,10 @@
 """Facts of the data sets, and the check of labels against a network."""
 
-import cv2
 import numpy as np
 import pytest
 from synthetic import noise, write_records
 
+from igcnet.data.arrays import load_digits
 from igcnet.data.augment import PRESETS
 from igcnet.data.datasets import DATA_SETS, check_labels, describe_records, find_dataset
 from igcnet.data.records import RecordFile
@@ -64,13 +64,13 @@ def test_the_networks_use_the_same_mean_and_deviation():
 
 
 def test_mean_and_deviation_of_the_digits():
-    images = pytest.importorskip('sklearn.datasets').load_digits().images
-    large = [cv2.resize(np.rint(image * 255 / 16), (32, 32)) for image in images]
+    pytest.importorskip('sklearn')
+    parts = load_digits().parts
     facts = find_dataset('digits')
-    assert facts.num_examples + facts.test_examples == len(images)
-    # All 1,797 of them; the facts are of the training part.
-    assert np.abs(np.mean(large) - facts.mean).max() < 0.5
-    assert np.abs(np.std(large) - facts.std).max() < 0.5
+    assert facts.num_examples == len(parts['train'].images)
+    assert facts.test_examples == len(parts['test'].images)
+    assert np.abs(parts['train'].images.mean((0, 1, 2)) - facts.mean).max() < 0.001
+    assert np.abs(parts['train'].images.std((0, 1, 2)) - facts.std).max() < 0.001
 
 
 def test_unknown_data_set_names_the_known():

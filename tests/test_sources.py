@@ -1,5 +1,9 @@
 """Sources of images: class numbers, names, and what is refused."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from synthetic import noise, write_records
@@ -44,6 +48,26 @@ def test_class_folders_are_numbered_in_sorted_order(tmp_path):
                                ('dog/a.png', 3.0, 3), ('dog/b.png', 3.0, 0)]
 
 
+def test_the_packer_numbers_classes_alike(tmp_path):
+    root = write_folder(tmp_path / 'root',
+                        ['b/1.png', 'a/1.png', 'c/x/1.png', 'B/1.png', 'a/2.png'])
+    (root / 'aa').mkdir()
+    tool = Path(__file__).resolve().parent.parent / 'tools' / 'im2rec_pack.py'
+    subprocess.run([sys.executable, str(tool), str(tmp_path / 'packed'), str(root),
+                    '--pass-through'], check=True, capture_output=True, timeout=60)
+    packed, folder = open_source(tmp_path / 'packed'), open_source(root)
+    assert packed.classes == folder.classes == ['B', 'a', 'b']
+    assert sorted(content(packed)) == sorted(content(folder))
+    # Deeper folders and folders without images are left out by both; the source says so.
+    assert len(folder.warnings) == 2 and 'aa' in folder.warnings[0]
+
+
+def test_a_folder_of_parts_is_refused(tmp_path):
+    write_folder(tmp_path, ['train/a/1.png', 'val/a/2.png'])
+    with pytest.raises(DataError, match=r'a data set in parts \(train, val\); name the folder'):
+        open_source(tmp_path)
+
+
 def test_given_classes_number_the_folders(tmp_path):
     write_folder(tmp_path, ['dog/a.png', 'cat/b.png'])
     source = open_source(str(tmp_path), classes=['wolf', 'dog', 'cat'])
@@ -65,6 +89,11 @@ def test_image_files_keep_their_names_and_order(tmp_path):
     files = [str(tmp_path / 'sub' / 'a.png'), tmp_path / 'b.png']
     assert content(open_source(files)) == [(str(files[0]), None, 1), (str(files[1]), None, 0)]
     assert content(open_source(files[1])) == [(str(files[1]), None, 0)]
+    # One image of any suffix, and a missing one, are not taken for records.
+    (tmp_path / 'b.bmp').write_bytes(files[1].read_bytes())
+    assert content(open_source(tmp_path / 'b.bmp'))[0][2] == 0
+    with pytest.raises(DataError, match=r'no\.png: no such image file'):
+        open_source(tmp_path / 'no.png').read(0)
 
 
 def test_records_are_named_by_their_list_or_their_key(tmp_path):
