@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from synthetic import noise, write_records
 
+from igcnet.data.arrays import load_digits
 from igcnet.data.augment import PRESETS
 from igcnet.data.datasets import DATA_SETS, check_labels, describe_records, find_dataset
 from igcnet.data.records import RecordFile
@@ -15,7 +16,8 @@ from igcnet.errors import DataError, UsageError
     ('cifar100', 100, 50000, 32, (129, 124, 112), 1, False),
     ('svhn', 10, 604388, 32, (112, 113, 121), 0, True),
     ('imagenet', 1000, 1281167, 224, (123, 113, 99), 2, True),
-    ('imagenet_fb', 1000, 1281167, 224, (124, 116, 104), 1, False)])
+    ('imagenet_fb', 1000, 1281167, 224, (124, 116, 104), 1, False),
+    ('digits', 10, 1438, 32, (78, 78, 78), 0, False)])
 def test_facts(name, classes, count, size, fill, aug_type, forced):
     facts = find_dataset(name)
     assert (facts.classes, facts.num_examples, facts.data_shape, facts.fill, facts.aug_type,
@@ -59,6 +61,16 @@ def test_the_networks_use_the_same_mean_and_deviation():
         facts = find_dataset(name)
         assert (facts.mean, facts.std) == (preprocessing.mean, preprocessing.std)
         assert facts.data_shape == preprocessing.input_size
+
+
+def test_mean_and_deviation_of_the_digits():
+    pytest.importorskip('sklearn')
+    parts = load_digits().parts
+    facts = find_dataset('digits')
+    assert facts.num_examples == len(parts['train'].images)
+    assert facts.test_examples == len(parts['test'].images)
+    assert np.abs(parts['train'].images.mean((0, 1, 2)) - facts.mean).max() < 0.001
+    assert np.abs(parts['train'].images.std((0, 1, 2)) - facts.std).max() < 0.001
 
 
 def test_unknown_data_set_names_the_known():

@@ -88,6 +88,18 @@ def test_layers():
     assert counted.rows(every_operator=True) == counted.layers
 
 
+def test_state_of_the_network_does_not_matter():
+    """Initialised, hybridised and used: the same counts, and it still computes."""
+    net = small_net()
+    before = profile(net, (1, 3, 8, 8))
+    net.initialize()
+    net.hybridize()
+    data = mx.nd.ones((2, 3, 8, 8))
+    out = net(data).asnumpy()
+    assert profile(net, (1, 3, 8, 8)) == before
+    assert (net(data).asnumpy() == out).all()
+
+
 def test_frozen_parameters_are_not_trainable():
     net = small_net()
     net.conv.weight.grad_req = 'null'

@@ -1,13 +1,10 @@
-"""Classify images; the same as ``igcnet predict``."""
+"""The most probable classes of images; the same as ``igcnet predict``."""
 
 import sys
 from pathlib import Path
 
-# Search the repository instead of this folder, whose profile.py would otherwise be taken for
-# the standard library's, which cProfile imports.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-from igcnet.cli.predict import main
-
 if __name__ == '__main__':
+    # The repository instead of this folder, whose profile.py would hide the standard library's.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from igcnet.cli.predict import main
     sys.exit(main())

@@ -81,7 +81,9 @@ class _Pool:
         for _ in self._threads:
             self._tasks.put(None)
         for thread in self._threads:
-            thread.join()
+            # The garbage collector may close a generator in any thread, also in one of these.
+            if thread is not threading.current_thread():
+                thread.join()
         atexit.unregister(self.stop)
 
     def _work(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import warnings
 import zlib
 from typing import Optional, Tuple
 
@@ -180,8 +181,10 @@ def _png_size(data: bytes) -> Tuple[int, int]:
 def _size_by_pillow(data: bytes) -> Tuple[int, int]:
     import PIL.Image
     try:
-        with PIL.Image.open(io.BytesIO(data)) as image:
-            return image.size
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            with PIL.Image.open(io.BytesIO(data)) as image:
+                return image.size
     # Pillow's readers of rare formats raise many types for a damaged header.
     except Exception as problem:
         raise ValueError('header cannot be read (%s)' % type(problem).__name__) from None

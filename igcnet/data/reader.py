@@ -59,7 +59,8 @@ class TrainReader:
         An unreadable image raises `DataError`, or the next readable one in the epoch's order
         stands in for it; `bad` lists them.
     memory_limit : int
-        Images that have all the same size and need at most so many bytes are decoded only once.
+        Images that have all the same size and need at most so many bytes are decoded once, in
+        the first epoch, and kept. The batches do not depend on it.
 
     Attributes
     ----------
@@ -71,9 +72,9 @@ class TrainReader:
     Raises
     ------
     UsageError
-        A value that cannot work.
+        A value that cannot work, also a discarded last step that was the only one.
     DataError
-        Missing or damaged record file, or more workers' images than it holds.
+        Missing or damaged record file.
     """
 
     def __init__(self, records: Union[RecordFile, PathLike], batch_size: int, augmentation,

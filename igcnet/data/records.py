@@ -85,6 +85,8 @@ def frame(payload: bytes) -> bytes:
     if len(payload) > MAX_LENGTH:
         raise DataError('a record of %d bytes: the format holds at most %d'
                         % (len(payload), MAX_LENGTH))
+    if _MAGIC_BYTES not in payload:
+        return _FRAME.pack(MAGIC, len(payload)) + payload + b'\0' * (-len(payload) % 4)
     parts = _split_at_magic(payload)
     out = []
     for number, part in enumerate(parts):
@@ -203,7 +205,7 @@ class RecordFile:
             raise DataError('%s: no record starts at offset %d; the file is damaged or the '
                             'index is of another file' % (where, offset))
         flag, length = word >> 29, word & MAX_LENGTH
-        if offset + _FRAME.size + length > self.size:
+        if offset + _FRAME.size + length + (-length % 4) > self.size:
             raise DataError('%s: %d bytes are announced at offset %d, but the file ends after '
                             '%d bytes; it is truncated' % (where, length, offset, self.size))
         return flag, length

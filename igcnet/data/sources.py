@@ -2,28 +2,31 @@
 
 A source has ``len()``, ``classes`` (names by number, or None), ``labelled``, and for each
 position in its order ``read(position)`` -> (label or None, encoded image), ``where(position)``
-(how errors name it) and ``name(position)`` (how a table of predictions names it).
+(how errors name it) and ``name(position)`` (how a table of predictions names it). ``warnings``
+says what of a folder was left out.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
+from igcnet.data.lists import read_list
 from igcnet.data.records import MAX_LENGTH, RecordFile
+from igcnet.data.scanning import EXTENSIONS, scan_flat, scan_tree
+from igcnet.data.trees import FolderTree
 from igcnet.errors import DataError, UsageError
 from igcnet.files import PathLike
-
-IMAGE_SUFFIXES = frozenset('.bmp .jpeg .jpg .pgm .png .ppm .tif .tiff .webp'.split())
 
 
 class RecordSource:
     """The records of a file, in the order of its index."""
 
     labelled = True
+    warnings = ()
 
     def __init__(self, records: RecordFile):
         self.records = records
@@ -44,7 +47,8 @@ class RecordSource:
         """Source file from the ``.lst`` beside the records, else the key."""
         if self._names is None:
             path = self.records.paths.lst
-            self._names = _listed_names(path) if path.is_file() else {}
+            items = read_list(path) if path.is_file() else []
+            self._names = {item.key: item.name for item in items}
         key = int(self.records.keys[position])
         return self._names.get(key, 'record %d' % key)
 
@@ -62,14 +66,18 @@ class FileSource:
         Class names by number.
     root : path, optional
         Folder that names are relative to; without it they are as given.
+    warnings : sequence of str
+        What was left out of the folder, one line each.
     """
 
     def __init__(self, files: Sequence[PathLike], labels: Optional[Sequence[int]] = None,
-                 classes: Optional[Sequence[str]] = None, root: Optional[PathLike] = None):
+                 classes: Optional[Sequence[str]] = None, root: Optional[PathLike] = None,
+                 warnings: Sequence[str] = ()):
         self.files = [Path(file) for file in files]
         self.labels = labels
         self.classes = None if classes is None else list(classes)
         self.labelled = labels is not None
+        self.warnings = list(warnings)
         self._root = root
 
     def __len__(self) -> int:
@@ -124,57 +132,26 @@ def open_source(source, classes: Optional[Sequence[str]] = None):
     path = Path(source)
     if path.is_dir():
         return _folder_source(path, classes)
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+    if path.suffix.lower() in EXTENSIONS or (path.is_file() and path.suffix != '.rec'):
         return FileSource([path], classes=classes)
     return RecordSource(RecordFile(path))
 
 
 def _folder_source(root: Path, classes: Optional[Sequence[str]]) -> FileSource:
-    try:
-        entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith('.'))
-    except OSError as problem:
-        raise DataError('%s: cannot read this folder (%s)' % (root, problem.strerror)) from None
-    folders = [entry for entry in entries if entry.is_dir()]
-    loose = [entry for entry in entries if _is_image(entry)]
-    if not folders and not loose:
-        raise DataError('%s: no images and no class folders in this folder' % root)
-    if not folders:
-        return FileSource(loose, classes=classes, root=root)
-    if loose:
-        raise DataError('%s: %s lies beside class folders; a folder holds either images or one '
-                        'folder for each class' % (root, loose[0].name))
-    names = [folder.name for folder in folders] if classes is None else list(classes)
-    numbers = {name: number for number, name in enumerate(names)}
-    files: List[Path] = []
-    labels: List[int] = []
-    for folder in folders:
-        if folder.name not in numbers:
+    folders = FolderTree(root).folders()
+    flat = scan_flat(folders)
+    if flat:
+        return FileSource([root / item.name for item in flat], classes=classes, root=root)
+    scan = scan_tree(folders, str(root))
+    if '' not in scan.parts:
+        raise DataError('%s: a data set in parts (%s); name the folder of one part'
+                        % (root, ', '.join(sorted(scan.parts))))
+    names = scan.classes if classes is None else list(classes)
+    for folder in scan.classes:
+        if folder not in names:
             raise DataError('%s: this folder is none of the %d classes of the network (%s, ...)'
-                            % (folder, len(names), ', '.join(names[:3])))
-        found = sorted(file for file in folder.rglob('*') if _is_image(file))
-        files += found
-        labels += [numbers[folder.name]] * len(found)
-    if not files:
-        raise DataError('%s: no images in its %d class folders' % (root, len(folders)))
-    return FileSource(files, labels, names, root)
-
-
-def _is_image(path: Path) -> bool:
-    return (path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.')
-            and path.is_file())
-
-
-def _listed_names(path: Path) -> Dict[int, str]:
-    """Key -> source file, from lines of key, labels and file name between tabs."""
-    names = {}
-    try:
-        with open(path, encoding='utf-8', errors='surrogateescape') as lines:
-            for number, line in enumerate(lines, 1):
-                words = line.rstrip('\n').split('\t')
-                if len(words) < 3 or not words[0].isdigit():
-                    raise DataError('%s, line %d: not a list: each line must be a key, a label '
-                                    'and a file name, with tabs between' % (path, number))
-                names[int(words[0])] = words[-1]
-    except OSError as problem:
-        raise DataError('%s: cannot read this list (%s)' % (path, problem.strerror)) from None
-    return names
+                            % (root / folder, len(names), ', '.join(names[:3])))
+    numbers = [names.index(folder) for folder in scan.classes]
+    items = scan.parts['']
+    return FileSource([root / item.name for item in items],
+                      [numbers[int(item.label)] for item in items], names, root, scan.warnings)

@@ -219,11 +219,11 @@ class _Graph:
 
 
 def _trace(net: mx.gluon.HybridBlock) -> mx.sym.Symbol:
-    outputs = net(mx.sym.var('data'))
-    return mx.sym.Group(_flat(outputs)) if isinstance(outputs, (list, tuple)) else outputs
+    return mx.sym.Group(_flat(net(mx.sym.var('data'))))
 
 
 def _flat(outputs) -> List[mx.sym.Symbol]:
+    """The symbols in nested lists of them, as a block with several outputs returns."""
     if isinstance(outputs, (list, tuple)):
         return [symbol for part in outputs for symbol in _flat(part)]
     return [outputs]

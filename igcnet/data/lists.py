@@ -1,0 +1,162 @@
+"""``.lst`` files: one line ``key<TAB>label<TAB>path`` per image, as MXNet's im2rec has them."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Sequence, Tuple, Union
+
+from igcnet.errors import DataError, UsageError
+from igcnet.files import PathLike, atomic_path
+
+MAX_KEY = (1 << 63) - 1
+
+
+class Item(NamedTuple):
+    """One image: its key, its label (or labels), and its path relative to the root."""
+
+    key: int
+    label: Union[float, Tuple[float, ...]]
+    name: str
+
+
+def list_line(item: Item) -> bytes:
+    """The line of one item, with labels in six decimals as im2rec writes them."""
+    if isinstance(item.label, tuple):
+        labels = '\t'.join('%f' % label for label in item.label)
+    else:
+        labels = '%f' % item.label
+    text = '%d\t%s\t%s\n' % (item.key, labels, item.name)
+    # File names need not be valid UTF-8; they come back as they were.
+    return text.encode('utf-8', 'surrogateescape')
+
+
+def write_list(path: PathLike, items: Sequence[Item]) -> None:
+    """Write `items` to `path` atomically."""
+    with atomic_path(path) as temporary, open(temporary, 'wb') as file:
+        file.writelines(list_line(item) for item in items)
+
+
+def read_list(path: PathLike) -> List[Item]:
+    """Read a ``.lst`` file; a line with several labels gives a tuple of them.
+
+    Raises
+    ------
+    DataError
+        Names the line that is not ``key<TAB>label(s)<TAB>path``, or that repeats a key.
+    """
+    try:
+        text = Path(path).read_bytes().decode('utf-8', 'surrogateescape')
+    except OSError as problem:
+        raise DataError('%s: cannot read this list (%s)' % (path, problem.strerror)) from None
+    items, lines = [], {}
+    for number, line in enumerate(text.split('\n'), 1):
+        if not line.strip():
+            continue
+        item = _parse_line(line, '%s, line %d' % (path, number))
+        if item.key in lines:
+            raise DataError('%s, line %d: key %d stands in line %d already; keys must differ'
+                            % (path, number, item.key, lines[item.key]))
+        lines[item.key] = number
+        items.append(item)
+    if not items:
+        raise DataError('%s: the list is empty' % path)
+    return items
+
+
+def _parse_line(line: str, where: str) -> Item:
+    words = [word.strip() for word in line.split('\t')]
+    if len(words) < 3 or not words[-1]:
+        raise DataError('%s: %r is not key, label and path separated by tabs' % (where, line[:80]))
+    try:
+        key = int(words[0])
+        labels = tuple(float(word) for word in words[1:-1])
+    except ValueError as problem:
+        raise DataError('%s: %s' % (where, problem)) from None
+    if not 0 <= key <= MAX_KEY:
+        raise DataError('%s: key %d must be 0 or more and fit 63 bits' % (where, key))
+    if not all(math.isfinite(label) and abs(label) < 3e38 for label in labels):
+        raise DataError('%s: a label is not a finite number' % where)
+    return Item(key, labels[0] if len(labels) == 1 else labels, words[-1])
+
+
+def shuffled(items: Sequence[Item], seed: int) -> List[Item]:
+    """The items in the order that im2rec gives them for the same seed (it always takes 100)."""
+    items = list(items)
+    random.Random(seed).shuffle(items)
+    return items
+
+
+def split_items(items: Sequence[Item], chunks: int = 1, train_ratio: float = 1.0,
+                test_ratio: float = 0.0) -> Dict[str, Sequence[Item]]:
+    """Cut a list into chunks, and each chunk into test, train and val parts.
+
+    Returns
+    -------
+    dict of str to items
+        Under im2rec's names: '' (one chunk, all for training), 'train', 'val', 'test', and with
+        several chunks '0', '1', ... or '0_train', ...; items that rounding leaves over go to
+        the validation part, or to training when there is none.
+
+    Raises
+    ------
+    UsageError
+        Ratios that do not fit, or so few images that a part would be empty.
+    """
+    check_ratios(train_ratio, test_ratio)
+    if chunks > len(items):
+        raise UsageError('--chunks %d: there are only %d images' % (chunks, len(items)))
+    size = -(-len(items) // chunks)
+    parts: Dict[str, Sequence[Item]] = {}
+    for number in range(chunks):
+        chunk = items[number * size:(number + 1) * size]
+        start = [str(number)] if chunks > 1 else []
+        if train_ratio == 1.0:
+            parts['_'.join(start)] = chunk
+            continue
+        test = int(size * test_ratio)
+        train = test + int(size * train_ratio)
+        if not _has_validation(train_ratio, test_ratio):
+            train = len(chunk)
+        else:
+            parts['_'.join(start + ['val'])] = chunk[train:]
+        if test_ratio:
+            parts['_'.join(start + ['test'])] = chunk[:test]
+        parts['_'.join(start + ['train'])] = chunk[test:train]
+    for name, part in parts.items():
+        if not part:
+            raise UsageError('%d images are too few: part %r would be empty; change --train-ratio, '
+                             '--test-ratio or --chunks' % (len(items), name))
+    return parts
+
+
+def check_ratios(train_ratio: float, test_ratio: float) -> None:
+    """Raise UsageError for ratios that cannot be parts of one whole."""
+    for option, value in (('--train-ratio', train_ratio), ('--test-ratio', test_ratio)):
+        if not 0 <= value <= 1:
+            raise UsageError('%s %g: must lie between 0 and 1' % (option, value))
+    if train_ratio == 0:
+        raise UsageError('--train-ratio 0: nothing would be left for training')
+    if train_ratio + test_ratio > 1 + 1e-9:
+        raise UsageError('--train-ratio %g and --test-ratio %g are more than 1 together'
+                         % (train_ratio, test_ratio))
+
+
+def _has_validation(train_ratio: float, test_ratio: float) -> bool:
+    return train_ratio + test_ratio < 1 - 1e-9
+
+
+def find_lists(prefix: PathLike) -> List[Path]:
+    """The lists of a prefix: ``<prefix>.lst`` and ``<prefix>_*.lst``, or all ``.lst`` in it
+    when it is a folder."""
+    text = os.fspath(prefix)
+    if os.path.isdir(text):
+        return sorted(path for path in Path(text).glob('*.lst') if path.is_file())
+    folder, name = os.path.split(text)
+    if not os.path.isdir(folder or '.'):
+        return []
+    return sorted(path for path in Path(folder or '.').iterdir()
+                  if path.suffix == '.lst' and path.is_file()
+                  and (path.stem == name or path.stem.startswith(name + '_')))

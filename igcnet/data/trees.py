@@ -1,0 +1,184 @@
+"""A tree of files in a folder or in a tar archive, seen alike: names by folder, content by name."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import lzma
+import os
+import posixpath
+import shutil
+import tarfile
+import tempfile
+import zlib
+from typing import Any, BinaryIO, Dict, Iterator, List, Tuple, Union
+
+from igcnet.data.records import MAX_LENGTH
+from igcnet.errors import DataError
+from igcnet.files import PathLike, explain_os_errors
+
+# Folder, relative to the root with '/', '' for the root itself -> names of its files.
+Folders = Dict[str, List[str]]
+
+_READ_SIZE = 1 << 16
+_COMPRESSED = ((b'\x1f\x8b', gzip.open), (b'BZh', bz2.open), (b'\xfd7zXZ\0', lzma.open))
+
+
+class FolderTree:
+    """The files below a folder; names that start with a dot are left out.
+
+    Links to folders are followed, as im2rec does, unless they lead back up.
+    """
+
+    def __init__(self, root: PathLike):
+        self.root = os.fspath(root)
+
+    def folders(self) -> Folders:
+        """All folders, those without files too."""
+        found: Folders = {}
+        pending = [('', frozenset())]
+        while pending:
+            folder, above = pending.pop()
+            path = os.path.join(self.root, folder)
+            try:
+                status = os.stat(path)
+                identity = (status.st_dev, status.st_ino)
+                if identity in above:
+                    continue
+                with os.scandir(path) as entries:
+                    visible = [entry for entry in entries if not entry.name.startswith('.')]
+            except OSError as problem:
+                raise DataError('%s: cannot read this folder (%s)'
+                                % (path, problem.strerror)) from None
+            found[folder] = [entry.name for entry in visible if entry.is_file()]
+            pending.extend((posixpath.join(folder, entry.name), above | {identity})
+                           for entry in visible if entry.is_dir())
+        return found
+
+    def fetch(self, name: str) -> str:
+        """Path of a file, for a worker process to read."""
+        return os.path.join(self.root, name)
+
+    def read(self, name: str) -> bytes:
+        """Content of a file."""
+        return read_file(self.fetch(name), self.fetch(name))
+
+
+class TarTree:
+    """The regular files of an open tar archive; nothing is unpacked and links are left out."""
+
+    def __init__(self, file: BinaryIO, where: str):
+        self._file = file
+        self._where = where
+        self._members: Dict[str, Tuple[int, int]] = {}
+        size = os.fstat(file.fileno()).st_size
+        try:
+            with tarfile.open(fileobj=file, mode='r:') as archive:
+                for member in archive:
+                    if member.isreg() and not member.issparse():
+                        if member.offset_data + member.size > size:
+                            raise EOFError('it is truncated')
+                        name = posixpath.normpath(member.name).lstrip('/')
+                        self._members[name] = (member.offset_data, member.size)
+        # tarfile raises many types for damaged headers; none of them is a fault of ours.
+        except Exception as problem:
+            raise DataError('%s: not a readable tar archive (%s)' % (where, problem)) from None
+
+    def folders(self) -> Folders:
+        """All folders that hold files, and those above them."""
+        found: Folders = {'': []}
+        for name in self._members:
+            if any(part.startswith('.') for part in name.split('/')):
+                continue
+            folder, base = posixpath.split(name)
+            if folder not in found:
+                while folder not in found:
+                    found[folder] = []
+                    folder = posixpath.dirname(folder)
+                folder = posixpath.dirname(name)
+            found[folder].append(base)
+        return found
+
+    def read(self, name: str) -> bytes:
+        """Content of a file."""
+        if name not in self._members:
+            raise DataError('%s: there is no file %s in this archive' % (self._where, name))
+        offset, size = self._members[name]
+        if size > MAX_LENGTH:
+            raise DataError('%s: %s has %d bytes; a record holds at most %d'
+                            % (self._where, name, size, MAX_LENGTH))
+        try:
+            return os.pread(self._file.fileno(), size, offset)
+        except OSError as problem:
+            raise DataError('%s: cannot read %s (%s)'
+                            % (self._where, name, problem.strerror)) from None
+
+    fetch = read
+
+
+Tree = Union[FolderTree, TarTree]
+
+
+@contextlib.contextmanager
+def open_tree(root: PathLike, scratch: PathLike) -> Iterator[Tree]:
+    """Yield the tree of a folder, or of a tar archive (plain, gzip, bzip2 or xz).
+
+    A compressed archive is expanded into an unnamed file in the folder `scratch` first, because
+    images are read in shuffled order.
+
+    Raises
+    ------
+    DataError
+        Missing, unreadable, damaged, or neither a folder nor a tar archive.
+    """
+    root = os.fspath(root)
+    if os.path.isdir(root):
+        yield FolderTree(root)
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            file: Any = stack.enter_context(open(root, 'rb'))
+            start = file.read(8)
+            file.seek(0)
+        except OSError as problem:
+            raise DataError('%s: cannot read this folder or archive (%s)'
+                            % (root, problem.strerror)) from None
+        for signature, opener in _COMPRESSED:
+            if start.startswith(signature):
+                with explain_os_errors(scratch):
+                    os.makedirs(scratch, exist_ok=True)
+                    expanded = stack.enter_context(tempfile.TemporaryFile(dir=os.fspath(scratch)))
+                    _expand(opener, file, expanded, root)
+                file = expanded
+        yield TarTree(file, root)
+
+
+def _expand(opener, file: BinaryIO, expanded: BinaryIO, where: str) -> None:
+    try:
+        with opener(file) as source:
+            shutil.copyfileobj(source, expanded, 1 << 20)
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as problem:
+        raise DataError('%s: the archive is damaged or truncated (%s)' % (where, problem)) from None
+    expanded.flush()
+    expanded.seek(0)
+
+
+def read_file(path: str, where: str) -> bytes:
+    """Content of a file, with as few system calls as it takes."""
+    try:
+        # Without O_NONBLOCK a pipe in the place of a file would wait for a writer for ever.
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            data = os.read(file, _READ_SIZE)
+            if len(data) < _READ_SIZE:
+                return data
+            size = os.fstat(file).st_size
+            if size > MAX_LENGTH:
+                raise DataError('%s: %d bytes; a record holds at most %d'
+                                % (where, size, MAX_LENGTH))
+            return data + os.read(file, max(0, size - len(data)))
+        finally:
+            os.close(file)
+    except OSError as problem:
+        raise DataError('%s: cannot be read (%s)' % (where, problem.strerror)) from None

@@ -1,0 +1,155 @@
+"""Encoding in worker processes, with the records in the order of the list.
+
+Workers are processes: for small images Python's share of the work is the larger one, a decoder
+that crashes takes only its worker with it, and what a decoder writes to the error output can be
+told apart by image.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import tempfile
+from collections import deque
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Callable, Deque, Iterator, List, Optional, Sequence, Tuple, Union
+
+import cv2
+
+from igcnet.data.encoding import Encoding, Source
+from igcnet.data.lists import Item
+from igcnet.data.records import frame, pack_record
+from igcnet.errors import DataError
+
+_CHUNK_BYTES = 1 << 22
+_MAX_CHUNK = 512
+
+# libjpeg decodes damaged data to the end and only says so. A few odd bytes before a marker are
+# what some encoders leave; more of them mean that the decoder lost its way.
+_DAMAGE = re.compile(r'(?i)premature end|corrupt jpeg data|invalid sos|inconsistent progression')
+_ODD_BYTES = re.compile(r'(\d+) extraneous bytes before marker')
+_HARMLESS_BYTES = 16
+
+# A framed record, or the reason why there is none.
+Outcome = Union[bytes, str]
+
+
+class EncoderPool:
+    """Worker processes that encode; use it as a context.
+
+    Parameters
+    ----------
+    encoding : Encoding
+    workers : int
+        Number of processes. The records do not depend on it.
+    """
+
+    def __init__(self, encoding: Encoding, workers: int):
+        self._workers = workers
+        self._executor = ProcessPoolExecutor(workers, initializer=_start_worker,
+                                             initargs=(encoding,))
+        self._pending: Deque[Tuple[Sequence[Item], Future]] = deque()
+
+    def __enter__(self) -> EncoderPool:
+        return self
+
+    def __exit__(self, kind, problem, trace):
+        for _, future in self._pending:
+            future.cancel()
+        self._executor.shutdown()
+
+    def run(self, items: Sequence[Item],
+            fetch: Callable[[Item], Source]) -> Iterator[Tuple[Sequence[Item], List[Outcome]]]:
+        """Yield some items at a time with an outcome for each, in order.
+
+        Parameters
+        ----------
+        fetch : function
+            The source of an item; its DataError becomes the item's reason.
+        """
+        start, size, done, total_bytes = 0, 16, 0, 0
+        while start < len(items) or self._pending:
+            while start < len(items) and len(self._pending) < 2 * self._workers + 1:
+                chunk = items[start:start + size]
+                start += len(chunk)
+                tasks = [(item, _fetch_or_problem(fetch, item)) for item in chunk]
+                self._pending.append((chunk, self._executor.submit(_encode_chunk, tasks)))
+            chunk, future = self._pending.popleft()
+            try:
+                outcomes = future.result()
+            except BrokenProcessPool:
+                raise DataError('a worker process died while it encoded one of the images from %s '
+                                'to %s (out of memory?)'
+                                % (chunk[0].name, items[start - 1].name)) from None
+            yield chunk, outcomes
+            # Large enough that handing over costs little, small enough for the memory.
+            done += len(chunk)
+            total_bytes += sum(map(len, outcomes))
+            size = max(1, min(_MAX_CHUNK, _CHUNK_BYTES * done // (total_bytes + 1)))
+
+
+def usable_cores() -> int:
+    """Number of processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
+
+
+def _fetch_or_problem(fetch: Callable[[Item], Source], item: Item) -> Union[Source, DataError]:
+    try:
+        return fetch(item)
+    except DataError as problem:
+        return problem
+
+
+# What a worker process keeps between chunks.
+_worker_encoding = Encoding()
+_worker_messages: Any = None
+
+
+def _start_worker(encoding: Encoding) -> None:
+    global _worker_encoding, _worker_messages
+    # Ctrl-C reaches every process of the terminal; the main one decides what happens.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    _worker_encoding = encoding
+    _worker_messages = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
+    os.dup2(_worker_messages.fileno(), 2)
+
+
+def _encode_chunk(tasks: Sequence[Tuple[Item, Union[Source, DataError]]]) -> List[Outcome]:
+    return [_encode_item(item, source) for item, source in tasks]
+
+
+def _encode_item(item: Item, source: Union[Source, DataError]) -> Outcome:
+    try:
+        if isinstance(source, DataError):
+            raise source
+        before = os.lseek(2, 0, os.SEEK_CUR)
+        image = _worker_encoding.encode(source, item.name)
+        length = os.lseek(2, 0, os.SEEK_CUR) - before
+        if length:
+            damage = find_damage(os.pread(_worker_messages.fileno(), length, before))
+            if damage:
+                return damage
+        return frame(pack_record(item.label, item.key, image))
+    except DataError as problem:
+        # The report has the name in a column of its own.
+        text = str(problem)
+        return text[len(item.name) + 2:] if text.startswith(item.name + ': ') else text
+    except MemoryError:
+        return 'not enough memory'
+
+
+def find_damage(messages: bytes) -> Optional[str]:
+    """The line among a decoder's messages that means damaged data, if there is one."""
+    for line in messages.decode('utf-8', 'replace').splitlines():
+        odd_bytes = _ODD_BYTES.search(line)
+        if odd_bytes and int(odd_bytes.group(1)) <= _HARMLESS_BYTES:
+            continue
+        if _DAMAGE.search(line):
+            return line.strip()
+    return None

@@ -1,0 +1,144 @@
+"""Writing a data set: records, index, list and manifest appear complete, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections import Counter
+from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Sequence
+
+import cv2
+
+import igcnet
+from igcnet.data.lists import Item, list_line
+from igcnet.data.records import RecordPaths, frame, pack_record
+from igcnet.errors import DataError
+from igcnet.files import PathLike, atomic_path
+
+FORMAT = 'igcnet-records'
+FORMAT_VERSION = 1
+
+
+class RecordWriter:
+    """Adds records to one data set; made by `record_writer`.
+
+    The bytes of ``.rec`` and ``.idx`` are those of ``mxnet.recordio.MXIndexedRecordIO`` for the
+    same payloads.
+
+    Parameters
+    ----------
+    files : dict of str to binary file
+        The open parts 'rec', 'idx', 'lst' (may be missing) and 'manifest'.
+    classes, facts :
+        See `record_writer`.
+    """
+
+    def __init__(self, files: Dict[str, BinaryIO], classes: Optional[List[str]],
+                 facts: Mapping[str, Any]):
+        self._files = files
+        self.sums = {part: hashlib.sha256() for part in ('rec', 'idx', 'lst')}
+        self._classes = classes
+        self._facts = facts
+        self._counts: Optional[Counter] = Counter()
+        self.size = 0
+        self.records = 0
+        self.skipped = 0
+
+    def add(self, item: Item, image: bytes) -> None:
+        """Append one encoded image with the label and key of `item`. Keys must differ."""
+        self.add_framed([item], [frame(pack_record(item.label, item.key, image))])
+
+    def add_framed(self, items: Sequence[Item], framed: Sequence[bytes]) -> None:
+        """Append records as `igcnet.data.records.frame` made them."""
+        index = []
+        for item, record in zip(items, framed):
+            index.append(b'%d\t%d\n' % (item.key, self.size))
+            self.size += len(record)
+        self.records += len(items)
+        self._write('rec', framed)
+        self._write('idx', index)
+        if 'lst' in self._files:
+            self._write('lst', [list_line(item) for item in items])
+        if any(isinstance(item.label, tuple) for item in items):
+            self._counts = None  # several labels per image: there are no classes to count
+        elif self._counts is not None:
+            self._counts.update(item.label for item in items)
+
+    def _write(self, part: str, pieces: Sequence[bytes]) -> None:
+        data = b''.join(pieces)
+        self._files[part].write(data)
+        self.sums[part].update(data)
+
+    def finish(self) -> None:
+        """Write the manifest and close the files, which get their final names later."""
+        if self._files['manifest'].closed:
+            return
+        checksums = {part: checksum.hexdigest() for part, checksum in self.sums.items()}
+        manifest = {
+            'format': FORMAT,
+            'format_version': FORMAT_VERSION,
+            'records': self.records,
+            'skipped': self.skipped,
+            'classes': self._classes,
+            'records_per_class': self._records_per_class(),
+            'versions': {'igcnet': igcnet.__version__, 'opencv': cv2.__version__},
+            'sha256': checksums,
+            **self._facts,
+        }
+        text = json.dumps(manifest, indent=2, ensure_ascii=False) + '\n'
+        self._files['manifest'].write(text.encode('utf-8'))
+        for file in self._files.values():
+            file.close()
+
+    def _records_per_class(self) -> Optional[List[int]]:
+        if self._counts is None or self._classes is None:
+            return None
+        counts = [self._counts.pop(number, 0) for number in range(len(self._classes))]
+        for label in self._counts:
+            raise DataError('label %g has no name: there are %d class names, for 0 to %d'
+                            % (label, len(counts), len(counts) - 1))
+        return counts
+
+
+@contextlib.contextmanager
+def record_writer(prefix: PathLike, classes: Optional[List[str]] = None,
+                  facts: Optional[Mapping[str, Any]] = None,
+                  with_list: bool = True) -> Iterator[RecordWriter]:
+    """Yield a `RecordWriter` for ``<prefix>.rec``, ``.idx``, ``.lst`` and ``-manifest.json``.
+
+    The files are written under temporary names and renamed at the end of the ``with`` block;
+    when it is left by an exception (Ctrl-C too) they are removed and older files stay as they
+    were. The same records and arguments give the same bytes.
+
+    Parameters
+    ----------
+    classes : list of str, optional
+        Class names by number.
+    facts : mapping, optional
+        What else the manifest should say: 'source', 'options'.
+    with_list : bool
+        False when the records are packed from ``<prefix>.lst``: it is the user's and stays.
+
+    Raises
+    ------
+    IgcnetError
+        When the folder cannot be written or the disk is full.
+    """
+    paths = RecordPaths.of(prefix)
+    # Entered first is renamed last: a manifest stands for a complete data set.
+    parts = ['manifest', 'lst', 'idx', 'rec'] if with_list else ['manifest', 'idx', 'rec']
+    with contextlib.ExitStack() as stack:
+        files = {}
+        for part in parts:
+            temporary = stack.enter_context(atomic_path(getattr(paths, part)))
+            files[part] = stack.enter_context(open(temporary, 'wb'))
+        writer = RecordWriter(files, classes, facts or {})
+        if not with_list:
+            writer.sums['lst'].update(paths.lst.read_bytes())
+        yield writer
+        writer.finish()
+        # Until the new ones have their names, nothing may pair old parts with new records.
+        for path in (paths.manifest, paths.idx):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()

@@ -1,0 +1,279 @@
+"""``tools/train.py``: from records to curves and an exported network; every mistake one line."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from synthetic import noise, write_records
+
+from igcnet.cli import train as cli
+from igcnet.convert import read_ndarrays
+from igcnet.train.runlog import read_metrics
+
+REPO = Path(__file__).resolve().parent.parent
+CLASSES = ['circle', 'square', 'star']
+NETWORK = ['--network', 'resnet_igc', '--depth', '8', '--primary-partition', '2',
+           '--secondary-partition', '2']
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """40 training and 13 test images of three classes that differ in their colour."""
+    folder = tmp_path_factory.mktemp('data')
+    for name, count in (('train', 40), ('test', 13)):
+        labels = np.arange(count) % 3
+        images = noise(count, seed=count)
+        for image, label in zip(images, labels):
+            image[:, :, label] //= 4
+        write_records(folder / name, images, labels.astype(float), classes=CLASSES)
+    return folder
+
+
+def arguments(data, log_dir, *more, network=NETWORK):
+    return [*network, '--dataset', 'records', '--data-dir', str(data), '--log-dir', str(log_dir),
+            '--num-epochs', '2', '--batch-size', '8', '--lr', '0.05', '--rand-seed', '3',
+            '--log-iters', '2', *more]
+
+
+def run_of(log_dir, number=1, name='resnet_igc_d8L2M2_exp'):
+    return Path(log_dir) / 'records' / 'resnet_igc' / ('%s%d' % (name, number))
+
+
+def weights(run, epoch):
+    return read_ndarrays(run / 'checkpoints' / epoch / 'net.params')
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(
+        np.array_equal(first[key], second[key]) for key in first)
+
+
+def test_a_run_from_start_to_export(data, tmp_path, capsys):
+    assert cli.main(arguments(data, tmp_path, '--checkpoint-epochs', '1')) == 0
+    run = run_of(tmp_path)
+    names = {path.name for path in run.iterdir()}
+    stem = 'resnet_igc_d8L2M2'
+    assert {'config.yaml', 'log.txt', 'metrics.jsonl', 'curves.png', 'checkpoints',
+            stem + '-symbol.json', stem + '-0000.params', stem + '-manifest.json'} <= names
+    assert any(name.startswith('events.out.tfevents') for name in names)
+    assert sorted(p.name for p in (run / 'checkpoints').iterdir()) == ['0001', '0002']
+    manifest = json.loads((run / (stem + '-manifest.json')).read_text())
+    assert manifest['classes'] == CLASSES and manifest['preprocessing']['mean'] == [127, 127, 127]
+    out = capsys.readouterr().out
+    assert out.splitlines() == (run / 'log.txt').read_text().splitlines()
+    assert 'total batch 8' in out and 'random seed: 3; 5 steps an epoch' in out
+    assert re.search(r'network parameters: 0\.00\d\dM \(\d+\)', out)
+    events = [m['event'] for m in read_metrics(run)]
+    assert events == ['train', 'train', 'epoch'] * 2
+    assert read_metrics(run)[-1]['val_count'] == 13
+    config = yaml.safe_load((run / 'config.yaml').read_text())['run']
+    assert config['rand_seed'] == 3 and config['recipe']['lr'] == 0.05
+    assert config['network_settings']['classes'] == 3
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(data, tmp_path):
+    for extra in ([], [], ['--rand-seed', '4']):
+        assert cli.main(arguments(data, tmp_path, *extra)) == 0
+    first, second, other = (weights(run_of(tmp_path, n), '0002') for n in (1, 2, 3))
+    assert same(first, second) and not same(first, other)
+
+
+def test_resume_equals_the_straight_run(data, tmp_path):
+    straight = tmp_path / 'straight'
+    assert cli.main(arguments(data, straight, '--num-epochs', '4', '--lr-steps', '2',
+                              '--checkpoint-epochs', '1')) == 0
+    run = run_of(tmp_path)
+    shutil.copytree(run_of(straight), run)
+    for epoch in ('0003', '0004'):
+        shutil.rmtree(run / 'checkpoints' / epoch)
+    assert cli.main(['--resume', str(run)]) == 0
+    assert same(weights(run, '0004'), weights(run_of(straight), '0004'))
+    events = [m for m in read_metrics(run) if m['event'] == 'epoch']
+    assert [m['epoch'] for m in events] == [1, 2, 3, 4]
+    assert [m['lr'] for m in events] == pytest.approx([0.05, 0.05, 0.005, 0.005])
+
+
+def test_resume_finds_the_newest_run_and_load_epoch_an_older_checkpoint(data, tmp_path, capsys):
+    assert cli.main(arguments(data, tmp_path, '--checkpoint-epochs', '1')) == 0
+    assert cli.main([*arguments(data, tmp_path), '--resume', '--num-epochs', '3']) == 0
+    run = run_of(tmp_path)
+    assert (run / 'checkpoints' / '0003').is_dir()
+    before = weights(run, '0002')
+    assert cli.main([*arguments(data, tmp_path), '--load-epoch', '1', '--num-epochs', '2']) == 0
+    assert same(before, weights(run, '0002'))
+    assert 'resuming %s' % (run / 'checkpoints' / '0001') in capsys.readouterr().out
+
+
+def test_original_layout_checkpoints_and_going_on_from_them(data, tmp_path):
+    prefix = str(tmp_path / 'old-')
+    assert cli.main(arguments(data, tmp_path, '--model-prefix', prefix,
+                              '--checkpoint-epochs', '1')) == 0
+    folder = tmp_path / 'old-weights' / 'resnet_igc_d8L2M2'
+    assert sorted(path.name for path in folder.iterdir()) == [
+        'resnet_igc_d8L2M2-0001.params', 'resnet_igc_d8L2M2-0002.params',
+        'resnet_igc_d8L2M2-symbol.json']
+    saved = read_ndarrays(folder / 'resnet_igc_d8L2M2-0001.params')
+    assert {'arg:fc_weight', 'aux:g0_bn_moving_mean'} <= set(saved)
+    assert cli.main(arguments(data, tmp_path, '--model-prefix', prefix, '--load-epoch', '1',
+                              '--exp-name', 'again')) == 0
+    again = run_of(tmp_path, name='resnet_igc_d8L2M2_again')
+    assert [m['epoch'] for m in read_metrics(again) if m['event'] == 'epoch'] == [2]
+
+
+def test_load_model_starts_from_given_weights(data, tmp_path):
+    assert cli.main(arguments(data, tmp_path, '--num-epochs', '1')) == 0
+    file = run_of(tmp_path) / 'checkpoints' / '0001' / 'net.params'
+    assert cli.main(arguments(data, tmp_path, '--num-epochs', '1', '--lr', '1e-12', '--load-model',
+                              str(file), '--exp-name', 'fine')) == 0
+    start, end = read_ndarrays(file), weights(
+        run_of(tmp_path, name='resnet_igc_d8L2M2_fine'), '0001')
+    np.testing.assert_allclose(end['output.weight'], start['output.weight'], atol=1e-6)
+
+
+def test_two_cpu_contexts(data, tmp_path, capsys):
+    assert cli.main(arguments(data, tmp_path, '--cpus', '2', '--kv-store', 'local')) == 0
+    assert 'devices: cpu(0) cpu(1); kv-store local; total batch 8, 4 a device' in \
+        capsys.readouterr().out
+
+
+def test_modern_recipe_and_augmentation_types(data, tmp_path):
+    for number, extra in enumerate((['--recipe', 'modern'], ['--aug-type', '2']), 1):
+        assert cli.main(arguments(data, tmp_path, *extra)) == 0
+        assert run_of(tmp_path, number).is_dir()
+    assert cli.main(arguments(data, tmp_path, '--aug-type', '0')) == 0
+    assert (tmp_path / 'records_noaug' / 'resnet_igc').is_dir()
+
+
+def test_interrupt_writes_a_checkpoint_and_prints_the_resume_command(data, tmp_path):
+    command = [sys.executable, '-W', 'ignore', str(REPO / 'tools' / 'train.py'),
+               *arguments(data, tmp_path, '--num-epochs', '500', '--checkpoint-epochs', '500')]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    try:
+        deadline = time.time() + 60
+        while 'Batch [2]' not in process.stdout.readline():
+            assert time.time() < deadline and process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert 'Traceback' not in errors
+    assert errors.rstrip().endswith('python tools/train.py --resume %s' % run_of(tmp_path))
+    assert len(list((run_of(tmp_path) / 'checkpoints').iterdir())) == 1
+    assert cli.main(['--resume', str(run_of(tmp_path)), '--num-epochs', '1']) in (0, 2)
+
+
+BAD = [
+    (['--network', 'resnet_ig'], 2, 'did you mean resnet_igc'),
+    (['--depth', '3'], 2, 'depth=3'),
+    (['--depth', 'x'], 2, '--depth'),
+    (['--primary-partition', '0'], 2, 'primary_partition=0'),
+    (['--network', 'plain', '--depth', '9'], 2, '3n+2'),
+    (['--doubling', 'primary'], 2, '--doubling'),
+    (['--num-classes', '2'], 1, 'needs at least 3|names 3 classes'),
+    (['--classes', '100'], 1, 'names 3 classes'),
+    (['--data-dir', '/nonexistent/data'], 1, '/nonexistent/data/train.rec'),
+    (['--val-dataset', 'missing.rec'], 1, 'missing.rec'),
+    (['--dataset', 'cifar11'], 2, 'cifar10'),
+    (['--kv-store', 'devise'], 2, 'device, local'),
+    (['--gpus', '0'], 2, 'CPU build'),
+    (['--gpus', 'a'], 2, 'GPU numbers'),
+    (['--recipe', 'fast'], 2, 'igc-cifar'),
+    (['--lr', '0'], 2, 'lr=0'),
+    (['--lr', 'nan'], 2, 'lr=nan'),
+    (['--lr-steps', '1,x'], 2, 'list of numbers'),
+    (['--lr-steps', '1', '--lr-epoch-step', '1'], 2, 'exclude'),
+    (['--batch-size', '1', '--cpus', '2'], 2, 'too small for 2 devices'),
+    (['--aug-type', '7'], 2, '--aug-type'),
+    (['--rand-seed', '-1'], 2, '--rand-seed'),
+    (['--mean-rgb', '1,2'], 2, 'three numbers'),
+    (['--fb-mean'], 2, '--dataset imagenet'),
+    (['--log-dir', '/proc/nothing'], 1, '/proc/nothing'),
+    (['--resume', '/nonexistent/run'], 1, '/nonexistent/run'),
+    (['--resume'], 1, 'no run with a checkpoint'),
+    (['--load-epoch', '9'], 1, 'no run with a checkpoint'),
+    (['--load-model', '/nonexistent.params'], 1, '/nonexistent.params'),
+    (['--batchsize', '3'], 2, '--batchsize'),
+    (['--network', 'plain', '--depth', '8', '--data-shape', '24'], 2, '32x32'),
+]
+
+
+@pytest.mark.parametrize('options, code, message', BAD, ids=lambda value: str(value)[:40])
+def test_mistakes_are_one_line_with_an_exit_code(data, tmp_path, capsys, options, code, message):
+    assert cli.main(arguments(data, tmp_path / 'log', *options)) == code
+    errors = capsys.readouterr().err.strip()
+    assert errors.startswith('error: ') and '\n' not in errors
+    assert re.search(message, errors), errors
+    assert not list(tmp_path.rglob('*.params'))
+
+
+def test_no_network(capsys):
+    assert cli.main([]) == 2
+    assert '--network' in capsys.readouterr().err
+
+
+def test_damaged_records(data, tmp_path, capsys):
+    folder = tmp_path / 'data'
+    shutil.copytree(data, folder)
+    whole = (folder / 'train.rec').read_bytes()
+    (folder / 'train.rec').write_bytes(whole[:len(whole) // 2])
+    assert cli.main(arguments(folder, tmp_path / 'log')) == 1
+    assert re.search(r'train\.rec.*(truncated|another file)', capsys.readouterr().err)
+    images = [b'no image'] * 8
+    write_records(folder / 'train', images, [0.0, 1.0, 2.0, 0.0] * 2, classes=CLASSES)
+    assert cli.main(arguments(folder, tmp_path / 'log')) == 1
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and 'train.rec, record' in error
+
+
+def test_nan_loss_is_one_line(data, tmp_path, capsys):
+    assert cli.main(arguments(data, tmp_path, '--lr', '1e30')) == 1
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1
+    assert 'not a number at epoch 0, step' in error or 'not finite' in error
+
+
+def test_no_space_left_keeps_the_earlier_checkpoint(data, tmp_path, capsys, monkeypatch):
+    from igcnet.train import checkpoint
+    real = checkpoint.write_ndarrays
+    calls = []
+
+    def full(path, arrays):
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        return real(path, arrays)
+    monkeypatch.setattr(checkpoint, 'write_ndarrays', full)
+    assert cli.main(arguments(data, tmp_path, '--checkpoint-epochs', '1')) == 1
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and 'no space left' in error
+    assert [p.name for p in (run_of(tmp_path) / 'checkpoints').iterdir()] == ['0001']
+
+
+def test_damaged_checkpoint_and_configuration(data, tmp_path, capsys):
+    assert cli.main(arguments(data, tmp_path, '--num-epochs', '1')) == 0
+    run = run_of(tmp_path)
+    state = run / 'checkpoints' / '0001' / 'state.json'
+    good = state.read_text()
+    for bad in ('{', '{}', '[]', good.replace('"update": 5', '"update": "x"')):
+        state.write_text(bad)
+        assert cli.main(['--resume', str(run)]) == 1
+        assert 'state.json' in capsys.readouterr().err
+    state.write_text(good)
+    (run / 'checkpoints' / '0001' / 'state.npz').write_bytes(b'PK\x03\x04 broken')
+    assert cli.main(['--resume', str(run)]) == 1
+    assert 'state.npz' in capsys.readouterr().err
+    (run / 'config.yaml').write_text('run: [')
+    assert cli.main(['--resume', str(run)]) == 1
+    assert 'config.yaml' in capsys.readouterr().err
