@@ -11,8 +11,10 @@ from igcnet.layers.basic import (
     BatchNorm,
     Conv2D,
     Dense,
+    Dropout,
     Flatten,
     Pool2D,
+    ReLU6,
     named_sequential,
 )
 from igcnet.layers.igc import ConvUnit, IGCUnit, ResidualBlock
@@ -20,5 +22,5 @@ from igcnet.layers.network import Network, Stage
 from igcnet.layers.shuffle import ChannelShuffle
 
 __all__ = ['Activation', 'Add', 'BatchNorm', 'ChannelShuffle', 'Conv2D', 'ConvUnit', 'Dense',
-           'Flatten', 'IGCUnit', 'Network', 'Pool2D', 'ResidualBlock', 'Stage',
+           'Dropout', 'Flatten', 'IGCUnit', 'Network', 'Pool2D', 'ReLU6', 'ResidualBlock', 'Stage',
            'named_sequential']
