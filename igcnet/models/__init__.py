@@ -1,7 +1,7 @@
 """One module per family; importing this package registers all of them."""
 
-from igcnet.models import igc, igcv3, igcv3_wide, mobilenetv2
+from igcnet.models import igc, igcv2, igcv3, igcv3_wide, mobilenetv2
 from igcnet.registry import register
 
-for _family in (igc, igcv3, igcv3_wide, mobilenetv2):
+for _family in (igc, igcv2, igcv3, igcv3_wide, mobilenetv2):
     register(_family.SPECS)
