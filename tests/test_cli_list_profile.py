@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Tuple
 
 import pytest
 
@@ -184,12 +184,20 @@ def test_settings_are_those_of_the_registry():
     assert set(network_options.SETTINGS) == found
 
 
+def as_text(value):
+    if isinstance(value, tuple):
+        return ','.join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def test_every_setting_of_every_network_can_be_given():
     for name in list_models():
-        given = get_spec(name).settings()
+        # None is the default only, it cannot be written.
+        given = {key: value for key, value in get_spec(name).settings().items()
+                 if value is not None}
         argv = ['--network', name]
         for setting, value in given.items():
-            argv += [network_options.option(setting), str(value)]
+            argv += [network_options.option(setting), as_text(value)]
         spec, overrides = network_options.network_from(parsed(*argv))
         assert spec.name == name
         assert overrides == given
@@ -219,7 +227,7 @@ def test_two_parsers_do_not_share_settings():
 
 def test_types_of_settings(monkeypatch):
     def constructor(width: float = 1.0, groups: Optional[int] = None, swish: bool = False,
-                    doubling: str = 'x'):
+                    doubling: str = 'x', sizes: Optional[Tuple[int, ...]] = None):
         raise AssertionError
 
     spec = ModelSpec('new', 'test', constructor, Preprocessing(8, (0,) * 3, (1,) * 3))
@@ -227,12 +235,14 @@ def test_types_of_settings(monkeypatch):
     monkeypatch.setattr(network_options, 'SETTINGS', dict.fromkeys(spec.settings(), ('', ())))
     _, overrides = network_options.network_from(parsed(
         '--network', 'new', '--width', '1', '--groups', '3', '--swish', 'true',
-        '--doubling', '5'))
-    assert overrides == {'width': 1.0, 'groups': 3, 'swish': True, 'doubling': '5'}
+        '--doubling', '5', '--sizes', '8,12'))
+    assert overrides == {'width': 1.0, 'groups': 3, 'swish': True, 'doubling': '5',
+                         'sizes': (8, 12)}
     assert type(overrides['width']) is float and overrides['swish'] is True
     for argv, message in ((['--width', 'wide'], "--width: 'wide' is not a number"),
                           (['--groups', '1.5'], "--groups: '1.5' is not a whole number"),
-                          (['--swish', '1'], "--swish: '1' is neither 'true' nor 'false'")):
+                          (['--swish', '1'], "--swish: '1' is neither 'true' nor 'false'"),
+                          (['--sizes', '8,x'], "--sizes: 'x' is not a whole number")):
         with pytest.raises(UsageError, match=message):
             network_options.network_from(parsed('--network', 'new', *argv))
 

@@ -30,6 +30,19 @@ SETTINGS = {
     'doubling': ("which partition doubles from stage to stage: 'primary' or 'secondary'", ()),
     'unit_name': ("names of the layers: 'igc' as in the original's present script, 'conv' as in "
                   'its published files', ()),
+    'width': ('width multiplier', ('--multiplier',)),
+    'downsampling': ('total stride: 8 or 16 for small images, 32', ()),
+    'dropout': ('part of the features dropped before the classifier in training', ()),
+    'channel_rule': ('how channel counts are rounded after the multiplication', ()),
+    'deep': ('IGCV3-D, with twice the blocks: true or false', ()),
+    'expand_act': ('ReLU6 after the first 1x1 convolution of a block: true or false', ()),
+    'output_shuffle': ('channel shuffle at the end of a block: true or false', ()),
+    'script': ("the original's MXNet script: igcv3, igcv3_wider or igcv3_g2g4", ()),
+    'first_expansion': ('1x1 convolution before the first 3x3 of the blocks: true or false', ()),
+    'channels': ('channels of the first stage', ()),
+    'layers': ('convolutions in a unit, the 3x3 included', ()),
+    'branch_sizes': ('channels in a branch of each 1x1 convolution of a unit: 8,8', ()),
+    'complementary': ("'strict': one path between any two channels, or 'loose'", ()),
 }
 
 
@@ -97,9 +110,11 @@ class _StoreSetting(argparse.Action):
 
 
 def _value(name: str, text: str, kind: Any) -> Any:
-    """`text` as the annotated type of a constructor's argument."""
+    """`text` as the annotated type of a constructor's argument; tuples have commas."""
     if typing.get_origin(kind) is typing.Union:  # Optional[...]
         kind = typing.get_args(kind)[0]
+    if typing.get_origin(kind) is tuple:  # Tuple[..., ...]
+        return tuple(_value(name, part, typing.get_args(kind)[0]) for part in text.split(','))
     if kind is bool:
         if text not in ('true', 'false'):
             raise UsageError("%s: %r is neither 'true' nor 'false'" % (name, text))

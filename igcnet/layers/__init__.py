@@ -12,9 +12,11 @@ from igcnet.layers.basic import (
     Concat,
     Conv2D,
     Dense,
+    Dropout,
     Flatten,
     Multiply,
     Pool2D,
+    ReLU6,
     named_sequential,
 )
 from igcnet.layers.igc import ConvUnit, IGCUnit, ResidualBlock
@@ -23,5 +25,5 @@ from igcnet.layers.shuffle import ChannelShuffle
 from igcnet.layers.shuffle_unit import MergeEvolveUnit, ShuffleUnit
 
 __all__ = ['Activation', 'Add', 'BatchNorm', 'ChannelShuffle', 'Concat', 'Conv2D', 'ConvUnit',
-           'Dense', 'Flatten', 'IGCUnit', 'MergeEvolveUnit', 'Multiply', 'Network', 'Pool2D',
-           'ResidualBlock', 'ShuffleUnit', 'Stage', 'named_sequential']
+           'Dense', 'Dropout', 'Flatten', 'IGCUnit', 'MergeEvolveUnit', 'Multiply', 'Network',
+           'Pool2D', 'ReLU6', 'ResidualBlock', 'ShuffleUnit', 'Stage', 'named_sequential']

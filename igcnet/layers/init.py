@@ -58,3 +58,17 @@ class FanInit(mx.init.Initializer):
             mx.random.uniform(-bound, bound, shape=arr.shape, out=arr)
         else:
             mx.random.normal(0, math.sqrt(2.0 / fan), shape=arr.shape, out=arr)
+
+
+@mx.init.register
+class FanOutInit(mx.init.Initializer):
+    """Initialisation of xxradon/IGCV3-pytorch.
+
+    Convolutions: N(0, sqrt(2/fan_out)), where fan_out is the kernel's area times *all* output
+    channels, not divided by the groups. The classifier: N(0, 0.01), bias 0.
+    """
+
+    def _init_weight(self, name, arr):
+        fan_out = arr.size // arr.shape[1]
+        deviation = 0.01 if len(arr.shape) == 2 else math.sqrt(2.0 / fan_out)
+        mx.random.normal(0, deviation, shape=arr.shape, out=arr)
