@@ -107,7 +107,8 @@ def test_predict_images_and_folders_as_a_table(world, capsys):
                          ]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
-    assert CLASSES[logits[0].argmax()] in lines[-1].split('  ')[-1].split(',')[0]
+    name, best = lines[-1].split()[:2]
+    assert name.endswith('00.png') and best == CLASSES[logits[0].argmax()]
     assert len(re.findall(r'\d+\.\d %', lines[0])) == 2
 
 
