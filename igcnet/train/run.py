@@ -258,9 +258,9 @@ def _progress(log: RunLog, reader, recipe):
         # In a log file the lines of the log show the progress.
         watched = sys.stderr.isatty()
         with Progress(reader.steps_per_epoch - first, label, 'steps', enabled=watched) as bar:
-            log.write_console = bar.write if watched else print
+            log.write_console = bar.write if watched else None
             try:
                 yield lambda text: bar.advance(1, text)
             finally:
-                log.write_console = print
+                log.write_console = None
     return show_epoch
