@@ -137,13 +137,13 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
         Stopped by a signal, after writing a checkpoint.
     """
     settings = with_augmentation(settings)
+    devices = find_contexts(settings.gpus, settings.cpus)
     data = open_data(settings)
     if settings.rand_seed is None:
         settings = replace(settings, rand_seed=int(time.time()))
     if 'classes' not in settings.network_settings:
         settings = settings.changed(network_settings={'classes': data.facts.classes})
     recipe = settings.recipe
-    devices = find_contexts(settings.gpus, settings.cpus)
     if recipe.batch_size < len(devices):
         raise UsageError('--batch-size %d: too small for %d devices'
                          % (recipe.batch_size, len(devices)))
