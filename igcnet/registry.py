@@ -36,7 +36,7 @@ class Preprocessing:
     mean: Tuple[float, float, float]
     std: Tuple[float, float, float]
     resize_shorter: Optional[int] = None
-    interpolation: str = 'area'
+    interpolation: str = 'bilinear'
 
 
 @dataclass(frozen=True)

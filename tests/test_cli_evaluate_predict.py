@@ -83,6 +83,25 @@ def test_evaluate_counts_every_image_once(world, tmp_path, capsys, kind, data, b
     assert '11 images: top-1 %.3f %%' % (100 * found['top1']) in capsys.readouterr().out
 
 
+def test_flat_folder_with_a_label_file(world, tmp_path):
+    folder, logits, labels = world
+    flat = tmp_path / 'flat'
+    flat.mkdir()
+    lines = ['file\tname\tclass_index']
+    for path in sorted((folder / 'tree').rglob('*.png'), reverse=True):
+        (flat / path.name).write_bytes(path.read_bytes())
+        lines.append('%s\tx\t%d' % (path.name, CLASSES.index(path.parent.name)))
+    (flat / 'labels.tsv').write_text('\n'.join(lines) + '\n')
+    figures = tmp_path / 'figures.json'
+    command = [*sources(folder)['exported'], '--data', str(flat), '--json', str(figures)]
+    assert evaluate.main([*command, '--labels', str(flat / 'labels.tsv')]) == 0
+    assert json.loads(figures.read_text())['top1'] == pytest.approx(
+        (logits.argmax(1) == labels).mean())
+    for bad in ('a.png 0\n', 'name\tclass\na.png\tcat\n', ''):
+        (tmp_path / 'bad.tsv').write_text(bad)
+        assert evaluate.main([*command, '--labels', str(tmp_path / 'bad.tsv')]) == 1
+
+
 def test_confusion_matrix_and_predictions(world, tmp_path):
     folder, logits, labels = world
     assert evaluate.main([*sources(folder)['exported'], '--data', str(folder / 'test.rec'),
@@ -107,7 +126,8 @@ def test_predict_images_and_folders_as_a_table(world, capsys):
                          ]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
-    assert CLASSES[logits[0].argmax()] in lines[-1].split('  ')[-1].split(',')[0]
+    name, best = lines[-1].split()[:2]
+    assert name.endswith('00.png') and best == CLASSES[logits[0].argmax()]
     assert len(re.findall(r'\d+\.\d %', lines[0])) == 2
 
 

@@ -179,7 +179,7 @@ BAD = [
     (['--depth', '3'], 2, 'depth=3'),
     (['--depth', 'x'], 2, '--depth'),
     (['--primary-partition', '0'], 2, 'primary_partition=0'),
-    (['--network', 'plain', '--depth', '9'], 2, '3n+2'),
+    (['--network', 'plain', '--depth', '9'], 2, r'3n\+2'),
     (['--doubling', 'primary'], 2, '--doubling'),
     (['--num-classes', '2'], 1, 'needs at least 3|names 3 classes'),
     (['--classes', '100'], 1, 'names 3 classes'),

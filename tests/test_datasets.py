@@ -11,56 +11,42 @@ from igcnet.data.records import RecordFile
 from igcnet.errors import DataError, UsageError
 
 
-@pytest.mark.parametrize('name, classes, count, size, fill, aug_type, forced', [
-    ('cifar10', 10, 50000, 32, (125, 123, 114), 1, False),
-    ('cifar100', 100, 50000, 32, (129, 124, 112), 1, False),
-    ('svhn', 10, 604388, 32, (112, 113, 121), 0, True),
-    ('imagenet', 1000, 1281167, 224, (123, 113, 99), 2, True),
-    ('imagenet_fb', 1000, 1281167, 224, (124, 116, 104), 1, False),
-    ('digits', 10, 1438, 32, (78, 78, 78), 0, False)])
-def test_facts(name, classes, count, size, fill, aug_type, forced):
+@pytest.mark.parametrize('name, classes, count, size, fill, aug_type', [
+    ('cifar10', 10, 50000, 32, (125, 123, 114), 1),
+    ('cifar100', 100, 50000, 32, (129, 124, 112), 1),
+    ('svhn', 10, 604388, 32, (112, 113, 121), 0),
+    ('imagenet', 1000, 1281167, 224, (123, 113, 99), 1),
+    ('imagenet_fb', 1000, 1281167, 224, (124, 116, 104), 1),
+    ('digits', 10, 1438, 32, (78, 78, 78), 0)])
+def test_facts(name, classes, count, size, fill, aug_type):
     facts = find_dataset(name)
-    assert (facts.classes, facts.num_examples, facts.data_shape, facts.fill, facts.aug_type,
-            facts.aug_type_forced) == (classes, count, size, fill, aug_type, forced)
-
-
-@pytest.mark.parametrize('name, epochs, steps', [
-    ('cifar10', 400, (200, 300, 350)), ('cifar100', 400, (200, 300, 350)),
-    ('svhn', 40, (20, 30, 35)), ('imagenet', 100, (50, 75, 87)),
-    ('imagenet_fb', 120, (30, 60, 90))])
-def test_epochs_and_steps(name, epochs, steps):
-    assert find_dataset(name).epochs == epochs
-    assert find_dataset(name).lr_steps() == steps
-    assert find_dataset('cifar10').lr_steps(10) == (5, 7, 8)
-    assert find_dataset('imagenet_fb').lr_steps(60) == (30,)
+    assert (facts.classes, facts.num_examples, facts.data_shape, facts.fill, facts.aug_type) == (
+        classes, count, size, fill, aug_type)
 
 
 @pytest.mark.parametrize('name, small, large', [
-    ('cifar10', 400, 512), ('cifar100', 400, 400), ('svhn', 280, 512), ('imagenet', 200, 512),
-    ('imagenet_fb', 256, 512)])
+    ('cifar10', 400, 512), ('cifar100', 400, 400), ('svhn', 280, 512), ('imagenet', 200, 512)])
 def test_test_batch_size(name, small, large):
     assert find_dataset(name).test_batch_size(64) == small
     assert find_dataset(name).test_batch_size(512) == large
 
 
-def test_presets_by_aug_type():
-    assert find_dataset('cifar10').presets() == ('igc-1', 'igc-0')
-    assert find_dataset('svhn').presets() == ('igc-0', 'igc-0')
-    assert find_dataset('imagenet').presets(1) == ('igc-imagenet-1', 'igc-imagenet-validation')
-    assert find_dataset('imagenet').presets() == ('igc-2', 'igc-0')
+def test_augmentation_by_type():
+    assert find_dataset('cifar10').augmentation() == 'igc-1'
+    assert find_dataset('svhn').augmentation() == 'igc-0'
+    assert find_dataset('imagenet').augmentation() == 'igc-imagenet-1'
+    assert find_dataset('imagenet').augmentation(2) == 'igc-2'
     with pytest.raises(UsageError, match='aug_type=3: cifar10 has the types 0, 1, 2'):
-        find_dataset('cifar10').presets(3)
+        find_dataset('cifar10').augmentation(3)
     for facts in DATA_SETS.values():
-        for kind in facts.augmentations:
-            assert set(facts.presets(kind)) <= set(PRESETS)
+        assert set(facts.augmentations.values()) <= set(PRESETS)
 
 
 def test_the_networks_use_the_same_mean_and_deviation():
     from igcnet.models.igc import CIFAR10, IMAGENET
     for name, preprocessing in [('cifar10', CIFAR10), ('imagenet', IMAGENET)]:
         facts = find_dataset(name)
-        assert (facts.mean, facts.std) == (preprocessing.mean, preprocessing.std)
-        assert facts.data_shape == preprocessing.input_size
+        assert facts.preprocessing() == preprocessing
 
 
 def test_mean_and_deviation_of_the_digits():

@@ -46,9 +46,10 @@ def random_batches(count, size=8, classes=10, seed=0):
              draw.randint(classes, size=size).astype(np.float32)) for _ in range(count)]
 
 
-def small_net(contexts, seed=1):
+def small_net(contexts, seed=1, dtype='float32'):
     mx.random.seed(seed)
     net = igcnet.get_model('resnet_igc', depth=8, primary_partition=4, secondary_partition=2)
+    net.cast(dtype)
     net.initialize(ctx=contexts)
     net.hybridize(static_alloc=True, static_shape=True)
     return net
@@ -57,7 +58,7 @@ def small_net(contexts, seed=1):
 def make_loop(folder, batches, recipe=RECIPE, contexts=None, resume=None, before_step=None,
               validation=None, **settings):
     contexts = contexts or [mx.cpu()]
-    net = small_net(contexts)
+    net = small_net(contexts, dtype=str(batches[0][0].dtype))
     reader = FakeReader(batches, before_step)
     schedule = recipe.make_schedule(len(batches) * recipe.batch_size, len(batches))
     trainer = make_trainer(net, recipe, schedule, 'device')
@@ -118,9 +119,11 @@ def test_two_steps_of_the_original(shared_fixtures, tmp_path):
 def test_two_contexts_give_the_weights_of_one(tmp_path):
     # BN takes the statistics of each device's part, as in the original. With both halves of a
     # batch equal, the parts have the statistics of the whole, so that only the arithmetic of the
-    # devices, the store and the optimiser is compared, over 20 steps.
+    # devices, the store and the optimiser is compared, over 20 steps. In float64, because
+    # training amplifies rounding: in float32 the first ReLU that flips costs three digits.
     halves = random_batches(20, size=4)
-    batches = [(np.concatenate([x, x]), np.concatenate([y, y])) for x, y in halves]
+    batches = [(np.concatenate([x, x]).astype(np.float64), np.concatenate([y, y]))
+               for x, y in halves]
     recipe = RECIPE.override(num_epochs=1)
     one = make_loop(tmp_path / 'one', batches, recipe)
     two = make_loop(tmp_path / 'two', batches, recipe, [mx.cpu(0), mx.cpu(1)])
@@ -129,7 +132,7 @@ def test_two_contexts_give_the_weights_of_one(tmp_path):
     two.run(silent)
     first, second = parameters(one.net), parameters(two.net)
     for name in first:
-        assert np.abs(first[name][0] - second[name][0]).max() < 2e-5, name
+        assert np.abs(first[name][0] - second[name][0]).max() < 1e-9, name
         np.testing.assert_array_equal(second[name][0], second[name][1], err_msg=name)
     assert max(np.abs(first[n][0] - initial[n][0]).max() for n in first) > 1e-2
 
@@ -137,28 +140,28 @@ def test_two_contexts_give_the_weights_of_one(tmp_path):
 def test_two_contexts_equal_two_accumulated_halves(tmp_path):
     # The same without equal halves: one context that runs the halves one after the other, each
     # with its own BN statistics, and makes one step of the sum of their gradients.
-    batches = random_batches(20)
+    batches = [(x.astype(np.float64), y) for x, y in random_batches(20)]
     recipe = RECIPE.override(num_epochs=1)
     two = make_loop(tmp_path / 'two', batches, recipe, [mx.cpu(0), mx.cpu(1)])
     two.run(silent)
-    net = small_net([mx.cpu()])
-    net.collect_params().setattr('grad_req', 'add')
-    for name, parameter in net.collect_params().items():
-        if 'moving' in name:
-            parameter.grad_req = 'null'
+    net = small_net([mx.cpu()], dtype='float64')
+    for parameter in net.collect_params().values():
+        if parameter.grad_req != 'null':
+            parameter.grad_req = 'add'
     trainer = make_trainer(net, recipe, recipe.make_schedule(160, 20), 'device')
     loss = mx.gluon.loss.SoftmaxCrossEntropyLoss()
     for images, labels in batches:
         net.collect_params().zero_grad()
         for part in (slice(0, 4), slice(4, 8)):
             with mx.autograd.record():
-                error = loss(net(mx.nd.array(images[part])), mx.nd.array(labels[part]))
+                error = loss(net(mx.nd.array(images[part], dtype='float64')),
+                             mx.nd.array(labels[part], dtype='float64'))
             error.backward()
         trainer.step(8)
     for name, parameter in net.collect_params().items():
         if parameter.grad_req != 'null':
             found = two.net.collect_params()[name].data(mx.cpu(0)).asnumpy()
-            assert np.abs(parameter.data().asnumpy() - found).max() < 2e-5, name
+            assert np.abs(parameter.data().asnumpy() - found).max() < 1e-9, name
 
 
 @pytest.mark.parametrize('contexts', [[mx.cpu()], [mx.cpu(0), mx.cpu(1)]])

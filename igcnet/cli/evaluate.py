@@ -21,6 +21,9 @@ def build_parser() -> Parser:
                                 'once, whatever the batch size.')
     parser.add_argument('--data', required=True, metavar='PATH',
                         help='record file, or a folder with one folder of images for each class')
+    parser.add_argument('--labels', metavar='FILE',
+                        help='the folder is flat; this file has a line with name, tab and class '
+                             'number for each image')
     add_source_options(parser)
     output = parser.add_argument_group('output')
     output.add_argument('--confusion', metavar='PREFIX',
@@ -40,6 +43,7 @@ def _main(argv: Optional[List[str]]) -> int:
     args = build_parser().parse_args(argv)
     set_threads(args.threads or 0)
     from igcnet.data.reader import EvalReader
+    from igcnet.data.sources import labelled_folder
     from igcnet.progress import Progress
     from igcnet.train.confusion import Confusion
     from igcnet.train.devices import contexts
@@ -51,10 +55,11 @@ def _main(argv: Optional[List[str]]) -> int:
     if found.preprocessing is None:
         raise UsageError('--symbol %s: its preprocessing is unknown; name the data set with '
                          '--dataset' % args.symbol)
-    reader = EvalReader(args.data, args.batch_size, found.preprocessing, classes=found.classes)
+    data = labelled_folder(args.data, args.labels) if args.labels else args.data
+    reader = EvalReader(data, args.batch_size, found.preprocessing, classes=found.classes)
     if not reader.source.labelled:
         raise DataError('%s: the images have no labels; evaluation needs one folder for each '
-                        'class, or use predict' % args.data)
+                        'class, or a file for --labels' % args.data)
     confusion = None
     rows = []
     progress = Progress(len(reader), 'evaluating', 'images')

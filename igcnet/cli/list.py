@@ -9,7 +9,7 @@ from igcnet.cli.common import Parser, run
 from igcnet.errors import UsageError
 
 
-def _parser() -> Parser:
+def build_parser() -> Parser:
     parser = Parser(prog='igcnet list', description='Names for --network, with trainable '
                     'parameters and multiply-adds (convolutions and fully connected layers, '
                     'without bias, for one image), and the figures published for them.')
@@ -27,7 +27,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 def _main(argv: Optional[List[str]]) -> int:
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     from igcnet.profiling.report import align
     from igcnet.profiling.table import network_row, networks_markdown
     from igcnet.registry import list_models

@@ -20,7 +20,7 @@ def build_parser() -> Parser:
                     description='Classify images, folders of images, or an .npz file with an '
                                 'array x (N, 3, H, W) that is normalised already.')
     parser.add_argument('inputs', nargs='+', metavar='INPUT',
-                        help='image files, folders of images, or one .npz file')
+                        help='image files and folders of images; or one record file or .npz file')
     add_source_options(parser)
     output = parser.add_argument_group('output')
     output.add_argument('--top', type=positive_int, default=5, metavar='K',
@@ -64,14 +64,24 @@ def _main(argv: Optional[List[str]]) -> int:
 
 def _classify_images(args, found, devices) -> Tuple[List[str], np.ndarray]:
     from igcnet.data.reader import EvalReader
-    from igcnet.data.sources import find_images
     if found.preprocessing is None:
         raise UsageError('--symbol %s: its preprocessing is unknown; name the data set with '
                          '--dataset, or give an .npz file' % args.symbol)
-    files = [file for name in args.inputs for file in find_images(name)]
-    reader = EvalReader(files, args.batch_size, found.preprocessing)
+    reader = EvalReader(_images(args.inputs), args.batch_size, found.preprocessing)
     logits = _run(found, (batch.images for batch in reader), devices, args.inputs[0])
-    return [reader.source.name(position) for position in range(len(files))], logits
+    return [reader.source.name(position) for position in range(len(reader))], logits
+
+
+def _images(inputs: List[str]):
+    """What the reader reads: the one input as it is, or the files of several together."""
+    from igcnet.data.sources import RecordSource, open_source
+    if len(inputs) == 1:
+        return inputs[0]
+    sources = [open_source(name) for name in inputs]
+    for name, source in zip(inputs, sources):
+        if isinstance(source, RecordSource):
+            raise UsageError('%s: a record file must be the only input' % name)
+    return [file for source in sources for file in source.files]
 
 
 def _run(found, batches, devices, source: str) -> np.ndarray:

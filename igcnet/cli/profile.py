@@ -9,7 +9,7 @@ from igcnet.cli.common import Parser, positive_int, run
 from igcnet.cli.network_options import add_network_options, network_from
 
 
-def _parser() -> Parser:
+def build_parser() -> Parser:
     parser = Parser(prog='igcnet profile', description='Output shape, trainable parameters and '
                     'multiply-adds of every layer, for one image. Multiply-adds are those of '
                     'convolutions and fully connected layers, without bias.')
@@ -30,7 +30,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 def _main(argv: Optional[List[str]]) -> int:
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     spec, overrides = network_from(args)
     from igcnet.profiling import format_csv, format_table, profile
     from igcnet.registry import get_model

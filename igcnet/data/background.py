@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import atexit
-import os
 import queue
 import threading
 from collections import deque
 from concurrent.futures import Future
 from typing import Callable, Iterable, Iterator, Sequence, Tuple, TypeVar
 
+from igcnet.data.workers import usable_cores
+
 Result = TypeVar('Result')
 Part = Callable[[], None]
 
 THREAD_NAME = 'igcnet-reader'
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def in_background(jobs: Iterable[Tuple[Result, Sequence[Part]]], threads: int,
@@ -42,7 +36,7 @@ def in_background(jobs: Iterable[Tuple[Result, Sequence[Part]]], threads: int,
     An exception in a part is raised here. However the generator ends (also closed early, or by
     Ctrl-C), it begins no further part and waits for those that run, so no thread is left.
     """
-    pool = _Pool(threads or available_cores())
+    pool = _Pool(threads or usable_cores())
     waiting = deque()
     try:
         for result, parts in jobs:

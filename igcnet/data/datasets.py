@@ -8,25 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from igcnet.data.records import RecordFile
 from igcnet.data.transforms import check_colour
 from igcnet.errors import DataError, UsageError
+from igcnet.registry import Preprocessing
 
 Colour = Tuple[float, float, float]
 
 
-class Presets(NamedTuple):
-    """Names of `igcnet.data.augment.PRESETS` that belong together."""
-
-    train: str
-    validation: str
-
-
-_SMALL_IMAGES = MappingProxyType({kind: Presets('igc-%d' % kind, 'igc-0') for kind in range(3)})
+_SMALL_IMAGES = MappingProxyType({kind: 'igc-%d' % kind for kind in range(3)})
 
 
 @dataclass(frozen=True)
@@ -43,20 +37,16 @@ class DataSet:
         RGB, in units of 0..255: input = (pixel - mean) / std.
     data_shape : int
         Height and width of the input.
+    resize_shorter : int, optional
+        Shorter side of a validation image before its centre crop.
     augmentations : mapping
-        ``--aug-type`` -> presets of training and validation.
+        ``--aug-type`` -> name in `igcnet.data.augment.PRESETS`.
     aug_type : int
-        The default.
-    aug_type_forced : bool
-        Whether `train_model.py` uses this type whatever its option says.
-    epochs : int
-        The default number.
+        The one used when neither the recipe nor the user chooses.
     test_batch : int
         Default batch size of the evaluation.
     test_batch_raised : bool
         Whether a larger training batch raises it.
-    lr_period : int, optional
-        The rate drops every so many epochs; None: after 1/2, 3/4 and 7/8 of all epochs.
     test_examples : int, optional
         Number of test images, where the source names it.
     """
@@ -67,13 +57,11 @@ class DataSet:
     mean: Colour
     std: Colour
     data_shape: int = 32
-    augmentations: Mapping[int, Presets] = field(default_factory=lambda: _SMALL_IMAGES)
+    resize_shorter: Optional[int] = None
+    augmentations: Mapping[int, str] = field(default_factory=lambda: _SMALL_IMAGES)
     aug_type: int = 1
-    aug_type_forced: bool = False
-    epochs: int = 400
     test_batch: int = 400
     test_batch_raised: bool = True
-    lr_period: Optional[int] = None
     test_examples: Optional[int] = None
 
     @property
@@ -85,46 +73,40 @@ class DataSet:
         """Batch size of the evaluation beside a training batch of `batch_size`."""
         return max(self.test_batch, batch_size) if self.test_batch_raised else self.test_batch
 
-    def lr_steps(self, epochs: Optional[int] = None) -> Tuple[int, ...]:
-        """Epochs after which the rate drops in a run of `epochs`: 400 -> (200, 300, 350)."""
-        epochs = epochs or self.epochs
-        if self.lr_period:
-            return tuple(range(self.lr_period, epochs, self.lr_period))
-        return epochs // 2, epochs * 3 // 4, epochs * 7 // 8
-
-    def presets(self, aug_type: Optional[int] = None) -> Presets:
-        """Augmentation presets for ``--aug-type``; None means the default."""
+    def augmentation(self, aug_type: Optional[int] = None) -> str:
+        """Name of the preset for ``--aug-type``; None means the data set's own type."""
         kind = self.aug_type if aug_type is None else aug_type
         if kind not in self.augmentations:
             raise UsageError('aug_type=%r: %s has the types %s'
                              % (kind, self.name, ', '.join(map(str, sorted(self.augmentations)))))
         return self.augmentations[kind]
 
+    def preprocessing(self) -> Preprocessing:
+        """What validation and evaluation do with an image, wherever it comes from."""
+        return Preprocessing(self.data_shape, self.mean, self.std, self.resize_shorter, 'bilinear')
+
 
 _IMAGENET = DataSet(
     'imagenet', 1000, 1281167, (123.370, 112.757, 99.406), (68.998, 66.093, 68.292), 224,
-    # 0 and 1 are the augmentations of train_imagenet.py, 2 is that of train_model.py. All want
-    # records whose shorter side is 480.
-    MappingProxyType({0: Presets('igc-imagenet-0', 'igc-imagenet-validation'),
-                      1: Presets('igc-imagenet-1', 'igc-imagenet-validation'),
-                      2: Presets('igc-2', 'igc-0')}),
-    aug_type=2, aug_type_forced=True, epochs=100, test_batch=200)
+    # The original reads records with the shorter side at 480 and shrinks them by 0.533 with
+    # OpenCV's bilinear map (whatever inter_method says): 255.84 pixels.
+    256,
+    # 0 and 1 are the augmentations of train_imagenet.py, 2 is that of train_model.py.
+    MappingProxyType({0: 'igc-imagenet-0', 1: 'igc-imagenet-1', 2: 'igc-2'}), test_batch=200)
 
 DATA_SETS: Dict[str, DataSet] = {data_set.name: data_set for data_set in [
     DataSet('cifar10', 10, 50000, (125.307, 122.950, 113.865), (62.993, 62.089, 66.705)),
     DataSet('cifar100', 100, 50000, (129.304, 124.070, 112.434), (68.170, 65.392, 70.418),
             test_batch_raised=False),
     DataSet('svhn', 10, 604388, (111.609, 113.161, 120.565), (50.498, 51.259, 50.244),
-            aug_type=0, aug_type_forced=True, epochs=40, test_batch=280, test_examples=26032),
+            aug_type=0, test_batch=280, test_examples=26032),
     _IMAGENET,
-    # The numbers of train_imagenet.py --fb-mean, which forces no augmentation.
+    # The numbers of train_imagenet.py --fb-mean.
     replace(_IMAGENET, name='imagenet_fb', mean=(123.675, 116.280, 103.530),
-            std=(58.395, 57.12, 57.375), aug_type=1, aug_type_forced=False, epochs=120,
-            test_batch=256, lr_period=30),
+            std=(58.395, 57.12, 57.375)),
     # scikit-learn's digits as the packer enlarges and splits them; mean and deviation are those
     # of the training part. Like svhn's, these images are neither shifted nor mirrored.
-    DataSet('digits', 10, 1438, (77.947,) * 3, (82.546,) * 3, aug_type=0, epochs=40,
-            test_examples=359),
+    DataSet('digits', 10, 1438, (77.947,) * 3, (82.546,) * 3, aug_type=0, test_examples=359),
 ]}
 
 # What train_model.py starts from before it knows the data set.

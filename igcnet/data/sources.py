@@ -137,6 +137,38 @@ def open_source(source, classes: Optional[Sequence[str]] = None):
     return RecordSource(RecordFile(path))
 
 
+def labelled_folder(root: PathLike, labels: PathLike) -> FileSource:
+    """Images of a flat folder with the class numbers of a label file, in its order.
+
+    Parameters
+    ----------
+    labels : path
+        Lines of a file name, any other columns, and the class number last, separated by tabs; the
+        first line may be a heading. ImageNet's validation images come this way.
+
+    Raises
+    ------
+    DataError
+        A line of another form, or a label file without lines.
+    """
+    try:
+        lines = Path(labels).read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise DataError('%s: cannot read this label file (%s)' % (labels, problem)) from None
+    files, numbers = [], []
+    for number, line in enumerate(lines, 1):
+        words = line.split('\t')
+        if len(words) >= 2 and words[-1].isdigit():
+            files.append(Path(root) / words[0])
+            numbers.append(int(words[-1]))
+        elif number > 1 or len(words) < 2:
+            raise DataError('%s, line %d: must be a file name, a tab and a class number'
+                            % (labels, number))
+    if not files:
+        raise DataError('%s: no labels in this file' % labels)
+    return FileSource(files, numbers, root=root)
+
+
 def _folder_source(root: Path, classes: Optional[Sequence[str]]) -> FileSource:
     folders = FolderTree(root).folders()
     flat = scan_flat(folders)

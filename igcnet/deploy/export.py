@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 import igcnet
-from igcnet.convert import network_arrays, to_symbol, write_ndarrays
+from igcnet.convert import checkpoint_arrays, to_graph, write_graph, write_ndarrays
 from igcnet.errors import CheckpointError
-from igcnet.files import PathLike, atomic_path, read_json, write_json, write_text
+from igcnet.files import PathLike, read_json, write_json
 from igcnet.registry import Preprocessing
 
 MANIFEST_VERSION = 1
@@ -42,9 +42,9 @@ def export(net, prefix: PathLike, preprocessing: Preprocessing, network: str,
         The three files.
     """
     symbol, params, manifest = exported_paths(prefix)
-    write_text(symbol, to_symbol(net, head=False).tojson() + '\n')
-    with atomic_path(params) as temporary:
-        write_ndarrays(temporary, network_arrays(net))
+    graph = to_graph(net, head=False)
+    write_ndarrays(params, checkpoint_arrays(net, graph))
+    write_graph(symbol, graph)
     write_json(manifest, {
         'format': 'igcnet exported network', 'version': MANIFEST_VERSION,
         'igcnet': igcnet.__version__, 'network': network, 'settings': settings,

@@ -32,6 +32,7 @@ class Outcome(NamedTuple):
     labels: np.ndarray
     outputs: List[mx.nd.NDArray]
     losses: List[mx.nd.NDArray]
+    finite: List[mx.nd.NDArray]
 
 
 class StopRequest:
@@ -76,7 +77,9 @@ def make_trainer(net, recipe: Recipe, schedule, kv_store: str) -> gluon.Trainer:
             parameter.wd_mult = 1.0 if name.endswith('_weight') else 0.0
     rule = optimizer.Nesterov(momentum=recipe.momentum, learning_rate=recipe.lr, wd=recipe.wd,
                               lr_scheduler=schedule)
-    return gluon.Trainer(net.collect_params(), rule, kvstore=kv_store, update_on_kvstore=False)
+    # Without the BN statistics: the trainer would copy the first device's to all others.
+    learned = [p for p in net.collect_params().values() if p.grad_req != 'null']
+    return gluon.Trainer(learned, rule, kvstore=kv_store, update_on_kvstore=False)
 
 
 class Loop:
@@ -186,14 +189,24 @@ class Loop:
         if self.soft_targets:
             images, targets = self._soften(images, labels, epoch, step)
         contexts = self.contexts[:max(1, min(len(self.contexts), len(images)))]
-        data = split_and_load(mx.nd.array(images), contexts, even_split=False)
-        target = split_and_load(mx.nd.array(targets), contexts, even_split=False)
+        data, target = (split_and_load(mx.nd.array(a, dtype=a.dtype), contexts, even_split=False)
+                        for a in (images, targets))
         with autograd.record():
             outputs = [self.net(x) for x in data]
             losses = [self.loss(y, t) for y, t in zip(outputs, target)]
         autograd.backward(losses)
+        finite = [self._finite_gradients(context) for context in contexts]
         self.trainer.step(len(images))
-        return Outcome(epoch, step, labels, outputs, losses)
+        return Outcome(epoch, step, labels, outputs, losses, finite)
+
+    def _finite_gradients(self, context: mx.Context) -> mx.nd.NDArray:
+        """1 if every gradient on a device is finite, else 0, computed there without waiting.
+
+        The loss alone does not tell: MXNet's ReLU turns NaN into 0 on the CPU.
+        """
+        gradients = [p.grad(context) for p in self.net.collect_params().values()
+                     if p.grad_req != 'null']
+        return mx.nd.multi_all_finite(*gradients, num_arrays=len(gradients))
 
     def _soften(self, images, labels, epoch, step):
         """Mixup with the reversed batch, and label smoothing: dense targets."""
@@ -265,13 +278,15 @@ class _Meter:
         loop = self._loop
         logits = np.concatenate([output.asnumpy() for output in outcome.outputs])
         loss = float(sum(array.asnumpy().astype(np.float64).sum() for array in outcome.losses))
-        if not np.isfinite(loss):
+        finite = all(flag.asscalar() for flag in outcome.finite)
+        if not (finite and np.isfinite(loss)):
             kept = checkpoint.checkpoints(loop.checkpoint_folder)
             raise TrainingError(
-                'the loss is not a number at epoch %d, step %d (learning rate %g); try a lower '
-                '--lr; %s' % (outcome.epoch, outcome.step, loop.trainer.learning_rate,
-                              'the last good checkpoint is %s' % kept[-1] if kept else
-                              'no checkpoint had been written yet'))
+                'the %s not finite at epoch %d, step %d (learning rate %g); try a lower --lr; %s'
+                % ('gradients are' if np.isfinite(loss) else 'loss is', outcome.epoch,
+                   outcome.step, loop.trainer.learning_rate,
+                   'the last good checkpoint is %s' % kept[-1] if kept else
+                   'no checkpoint had been written yet'))
         scores = score(logits, outcome.labels)._replace(loss=loss)
         self._window += scores
         loop.epoch_scores += scores

@@ -40,9 +40,9 @@ class Recipe:
         Part of the target spread over all classes.
     mixup_alpha : float
         Parameter of the Beta distribution of mixup; 0: none.
-    aug_type : int
-        0 none, 1 the data set's standard augmentation, 2 without padding; see
-        `igcnet.data.augment`.
+    aug_type : int, optional
+        0 none, 1 standard, 2 crop and mirror without padding; see `igcnet.data.augment`. None:
+        the data set's own.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Recipe:
     decay: str = 'all'
     label_smoothing: float = 0.0
     mixup_alpha: float = 0.0
-    aug_type: int = 1
+    aug_type: Optional[int] = None
 
     def __post_init__(self):
         at_least = {'num_epochs': 1, 'batch_size': 1, 'warmup_epochs': 0, 'lr_epoch_step': 0,
@@ -74,7 +74,7 @@ class Recipe:
                 raise UsageError('%s=%s: must be at least 0 and below 1'
                                  % (key, getattr(self, key)))
         choices = {'schedule': ('steps', 'cosine'), 'decay': ('all', 'weights'),
-                   'aug_type': (0, 1, 2)}
+                   'aug_type': (None, 0, 1, 2)}
         for key, values in choices.items():
             if getattr(self, key) not in values:
                 raise UsageError('%s=%s: must be one of %s'
@@ -165,6 +165,10 @@ def recipe_from_dict(values: Any, name: str, where: str) -> Recipe:
 
 def _checked(value: Any, kind: str, where: str) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind == 'Optional[int]':
+        if value is None:
+            return None
+        kind = 'int'
     if kind == 'int' and isinstance(value, int) and number:
         return value
     if kind == 'float' and number:

@@ -65,6 +65,14 @@ def open_data(settings: RunSettings) -> Data:
     return Data(facts, train, validation)
 
 
+def with_augmentation(settings: RunSettings) -> RunSettings:
+    """`settings` with the data set's own augmentation type where the recipe leaves it open."""
+    if settings.recipe.aug_type is not None:
+        return settings
+    known = settings.dataset != 'records'
+    return settings.changed(aug_type=find_dataset(settings.dataset).aug_type if known else 1)
+
+
 def new_run_folder(settings: RunSettings) -> Path:
     """The next free folder ``<run name>_<exp name><number>``."""
     stem = '%s_%s' % (settings.run_name, settings.exp_name)
@@ -76,6 +84,7 @@ def new_run_folder(settings: RunSettings) -> Path:
 
 def newest_run_folder(settings: RunSettings) -> Path:
     """The newest run of this configuration that has a checkpoint."""
+    settings = with_augmentation(settings)
     stem = '%s_%s' % (settings.run_name, settings.exp_name)
     found = []
     if settings.folder_of_runs.is_dir():
@@ -127,13 +136,14 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
     igcnet.train.loop.Interrupted
         Stopped by a signal, after writing a checkpoint.
     """
+    settings = with_augmentation(settings)
+    devices = find_contexts(settings.gpus, settings.cpus)
     data = open_data(settings)
     if settings.rand_seed is None:
         settings = replace(settings, rand_seed=int(time.time()))
     if 'classes' not in settings.network_settings:
         settings = settings.changed(network_settings={'classes': data.facts.classes})
     recipe = settings.recipe
-    devices = find_contexts(settings.gpus, settings.cpus)
     if recipe.batch_size < len(devices):
         raise UsageError('--batch-size %d: too small for %d devices'
                          % (recipe.batch_size, len(devices)))
@@ -248,9 +258,9 @@ def _progress(log: RunLog, reader, recipe):
         # In a log file the lines of the log show the progress.
         watched = sys.stderr.isatty()
         with Progress(reader.steps_per_epoch - first, label, 'steps', enabled=watched) as bar:
-            log.write_console = bar.write if watched else print
+            log.write_console = bar.write if watched else None
             try:
                 yield lambda text: bar.advance(1, text)
             finally:
-                log.write_console = print
+                log.write_console = None
     return show_epoch

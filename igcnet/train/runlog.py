@@ -6,7 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from igcnet.errors import CheckpointError
 from igcnet.files import PathLike, explain_os_errors
@@ -35,12 +35,15 @@ class RunLog:
             self._metrics.truncate(metrics_bytes or 0)
             self._metrics.seek(0, os.SEEK_END)
         self._board = None
-        self.write_console = print
+        self.write_console: Optional[Callable[[str], None]] = None
 
     def line(self, text: str) -> None:
         """One line with the time, on the console and in the log."""
         stamped = '%s %s' % (time.strftime('%Y-%m-%d %H:%M:%S'), text)
-        self.write_console(stamped)
+        if self.write_console is None:
+            print(stamped, flush=True)
+        else:  # a progress bar has the terminal
+            self.write_console(stamped)
         with explain_os_errors(self.folder / LOG):
             self._text.write(stamped + '\n')
             self._text.flush()

@@ -85,9 +85,12 @@ class RunSettings:
 
     @property
     def run_name(self) -> str:
-        """The original's name of a run: ``plain_igc_d38L24M2``; other networks: all overrides."""
+        """The original's name of a run: ``plain_igc_d38L24M2``; other networks: all overrides.
+
+        The number of classes follows from the data, so it is no part of the name.
+        """
         from igcnet.registry import get_spec
-        given = self.network_settings
+        given = {k: v for k, v in self.network_settings.items() if k != 'classes'}
         settings = {**get_spec(self.network).settings(), **given}
         partitions = ('depth', 'primary_partition', 'secondary_partition')
         if self.network == get_spec(self.network).constructor.__name__ and all(

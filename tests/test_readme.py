@@ -1,0 +1,70 @@
+"""The README's commands and code are real."""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from igcnet.cli.main import COMMANDS
+from igcnet.errors import UsageError
+
+REPO = Path(__file__).resolve().parent.parent
+PAGES = [REPO / 'README.md', *sorted((REPO / 'docs').rglob('*.md'))]
+
+
+def blocks(language):
+    """(page, text) of every fenced block in `language`."""
+    for page in PAGES:
+        for found in re.finditer(r'^```(\w*)\n(.*?)^```', page.read_text(encoding='utf-8'),
+                                 re.M | re.S):
+            if found.group(1) == language:
+                yield page.name, found.group(2)
+
+
+def commands():
+    """Every call of one of our commands in a shell block of any page."""
+    for language in ('bash', ''):
+        for page, text in blocks(language):
+            for line in text.replace('\\\n', ' ').splitlines():
+                if line.startswith(('python tools/', 'igcnet ')):
+                    words = shlex.split(line, comments=True)
+                    yield page, Path(words[1]).stem, words[2:]
+
+
+def test_there_are_commands_for_every_tool():
+    named = {name for _, name, _ in commands()}
+    assert {'im2rec_pack', 'train', 'evaluate', 'predict', 'list', 'profile'} <= named
+
+
+@pytest.mark.parametrize('page, name, argv', list(commands()), ids=lambda v: str(v)[:50])
+def test_command_parses(page, name, argv):
+    assert name in COMMANDS, '%s: `igcnet %s` does not exist' % (page, name)
+    assert (REPO / 'tools' / (name + '.py')).is_file() or name == 'list'
+    module = importlib.import_module('igcnet.cli.' + name)
+    if '...' not in argv:
+        try:
+            module.build_parser().parse_args(argv)
+        except UsageError as problem:
+            pytest.fail('%s: %s' % (page, problem))
+
+
+@pytest.mark.parametrize('page, code', list(blocks('python')))
+def test_code_runs(page, code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'demo').mkdir()
+    exec(compile(code, page, 'exec'), {})  # our own documentation
+
+
+def test_links_between_pages_exist():
+    for page in PAGES:
+        for target in re.findall(r'\]\(([^)#]+?)\)', page.read_text(encoding='utf-8')):
+            if '://' not in target:
+                assert (page.parent / target).exists(), '%s: %s' % (page.name, target)
+
+
+def test_make_targets_of_the_readme_exist():
+    makefile = (REPO / 'Makefile').read_text()
+    for target in re.findall(r'`?make (\w+)', (REPO / 'README.md').read_text()):
+        assert re.search(r'^%s:' % target, makefile, re.M), target
