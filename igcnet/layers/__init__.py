@@ -11,14 +11,17 @@ from igcnet.layers.basic import (
     BatchNorm,
     Conv2D,
     Dense,
+    Dropout,
     Flatten,
     Pool2D,
+    ReLU6,
     named_sequential,
 )
 from igcnet.layers.igc import ConvUnit, IGCUnit, ResidualBlock
 from igcnet.layers.network import Network, Stage
 from igcnet.layers.shuffle import ChannelShuffle
+from igcnet.layers.slimmable_network import SlimmableNetwork
 
 __all__ = ['Activation', 'Add', 'BatchNorm', 'ChannelShuffle', 'Conv2D', 'ConvUnit', 'Dense',
-           'Flatten', 'IGCUnit', 'Network', 'Pool2D', 'ResidualBlock', 'Stage',
-           'named_sequential']
+           'Dropout', 'Flatten', 'IGCUnit', 'Network', 'Pool2D', 'ReLU6', 'ResidualBlock',
+           'SlimmableNetwork', 'Stage', 'named_sequential']

@@ -131,6 +131,32 @@ class Activation(NamedLayer):
         return 'Activation(%s)' % self.act_type
 
 
+class ReLU6(NamedLayer):
+    """min(max(x, 0), 6), as the operator ``clip``."""
+
+    def hybrid_forward(self, F, x):
+        with self.exact_name():
+            return F.clip(x, a_min=0, a_max=6)
+
+    def __repr__(self):
+        return 'ReLU6()'
+
+
+class Dropout(NamedLayer):
+    """Sets values to 0 with probability `rate` in training and scales up the others."""
+
+    def __init__(self, name: str, rate: float):
+        super().__init__(name)
+        self.rate = rate
+
+    def hybrid_forward(self, F, x):
+        with self.exact_name():
+            return F.Dropout(x, p=self.rate)
+
+    def __repr__(self):
+        return 'Dropout(%g)' % self.rate
+
+
 class Pool2D(NamedLayer):
     """2-D pooling; sizes are rounded down ('valid' convention), padding counts in averages.
 
