@@ -1,0 +1,1 @@
+"""Checkpoints and graphs in the layouts of others, read safely and written back."""
