@@ -72,3 +72,27 @@ class FanOutInit(mx.init.Initializer):
         fan_out = arr.size // arr.shape[1]
         deviation = 0.01 if len(arr.shape) == 2 else math.sqrt(2.0 / fan_out)
         mx.random.normal(0, deviation, shape=arr.shape, out=arr)
+
+
+@mx.init.register
+class MutualNetInit(mx.init.Initializer):
+    """Initialisation of the MutualNet original.
+
+    Convolutions: N(0, sqrt(2/fan_out)), where fan_out is the kernel's area times *all* output
+    channels of the widest network, for depthwise convolutions too. The classifier: N(0, 0.01),
+    or U(-a, a) with a = sqrt(1/inputs) if `uniform_classifier`; bias 0. BN scale 1, shift 0.
+    """
+
+    def __init__(self, uniform_classifier: bool = False):
+        super().__init__(uniform_classifier=uniform_classifier)
+        self.uniform_classifier = uniform_classifier
+
+    def _init_weight(self, name, arr):
+        if len(arr.shape) == 4:
+            fan_out = arr.size // arr.shape[1]
+            mx.random.normal(0, math.sqrt(2.0 / fan_out), shape=arr.shape, out=arr)
+        elif self.uniform_classifier:
+            bound = math.sqrt(1.0 / arr.shape[1])
+            mx.random.uniform(-bound, bound, shape=arr.shape, out=arr)
+        else:
+            mx.random.normal(0, 0.01, shape=arr.shape, out=arr)

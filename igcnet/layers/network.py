@@ -19,6 +19,12 @@ class Stage(NamedTuple):
     stride: int
 
 
+def check_classes(classes: int) -> None:
+    """Raise a `UsageError` unless `classes` is a number of classes."""
+    if classes < 1:
+        raise UsageError('classes=%d: a classifier needs at least one class' % classes)
+
+
 class Network(HybridBlock):
     """An image classifier in two children, ``features`` and ``output``, as in the Gluon zoo.
 
@@ -62,8 +68,7 @@ class Network(HybridBlock):
 
     def reset_classifier(self, classes: int) -> None:
         """Replace the classifier by a new one, not initialised, for another number of classes."""
-        if classes < 1:
-            raise UsageError('classes=%d: a classifier needs at least one class' % classes)
+        check_classes(classes)
         self.output = Dense(self.output.name, self.output.weight.shape[1], classes)
 
     def hybrid_forward(self, F, x):

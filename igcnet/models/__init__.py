@@ -9,8 +9,11 @@ from igcnet.models import (
     mobilenet,
     mobilenetv2,
     shufflenet,
+    slimmable_mobilenet,
+    slimmable_resnet,
 )
 from igcnet.registry import register
 
-for _family in (igc, shufflenet, menet, mobilenet, igcv2, igcv3, igcv3_wide, mobilenetv2):
+for _family in (igc, shufflenet, menet, mobilenet, igcv2, igcv3, igcv3_wide, mobilenetv2,
+                slimmable_mobilenet, slimmable_resnet):
     register(_family.SPECS)
