@@ -125,29 +125,46 @@ def family_of(spec: Any) -> ModuleType:
     return importlib.import_module(name)
 
 
-def load_torch(net: HybridBlock, family: ModuleType, path: PathLike, allow_missing: bool = False,
-               ctx=None) -> Tuple[Report, Origin]:
-    """Load a checkpoint of the original into `net`, which need not be initialised.
+class MismatchError(CheckpointError):
+    """A checkpoint does not fit a network; `report` says all about it, the message the worst."""
+
+    def __init__(self, report: Report):
+        super().__init__('%s does not fit the network: %s' % (report.source, report.faults()))
+        self.report = report
+
+
+class Matched(NamedTuple):
+    """A checkpoint of an original, taken apart for a network.
+
+    Parameters
+    ----------
+    values : dict
+        Arrays by parameter path, as ``net.load_parameters`` knows them.
+    report : Report
+    origin : Origin
+    """
+
+    values: Dict[str, np.ndarray]
+    report: Report
+    origin: Origin
+
+
+def match_torch(net: HybridBlock, family: ModuleType, path: PathLike,
+                allow_missing: bool = False) -> Matched:
+    """Read a checkpoint of the original and find the entry of each parameter of `net`.
 
     Parameters
     ----------
     family : module
         Key map, see `family_of`.
     allow_missing : bool
-        Take over what fits although entries are unused, missing or of another shape. Parameters
-        without an entry keep their values, or get the original's initialisation.
-    ctx : Context or list of Context, optional
-        As for `igcnet.convert.load_parameters`.
-
-    Returns
-    -------
-    (Report, Origin)
+        Accept a file of which entries are unused, missing or of another shape.
 
     Raises
     ------
     CheckpointError
-        The file is damaged or refused (see `igcnet.convert.torch_file.read_torch`), holds no
-        parameter of the network, or does not fit it.
+        The file is damaged or refused (see `igcnet.convert.torch_file.read_torch`), or holds no
+        parameter of the network. A `MismatchError` when it does not fit.
     UsageError
         The network is a form that the original does not have.
     """
@@ -156,13 +173,24 @@ def load_torch(net: HybridBlock, family: ModuleType, path: PathLike, allow_missi
     state = find_state(file.value, names.values(), family.WRAPPER['state_dict'], path)
     report = Report(str(path), file.container, place_text(state.place), state.prefix)
     taken = _match(net, family, names, state, report)
-    beside = replace_state(file.value, state.place, None) if state.place else None
-    if beside is not None:
-        report.beside = [str(key) for key in beside if key != state.place[0]]
+    around = replace_state(file.value, state.place, None)
+    if state.place:
+        report.beside = [str(key) for key in around if key != state.place[0]]
     if not report.complete and not allow_missing:
-        raise CheckpointError('%s does not fit the network: %s' % (path, report.faults()))
-    set_parameters(net, taken, path, ctx, allow_missing=allow_missing)
-    return report, _origin(file.container, state, report, beside, path)
+        raise MismatchError(report)
+    return Matched(taken, report, _origin(file.container, state, report, around))
+
+
+def load_torch(net: HybridBlock, family: ModuleType, path: PathLike, allow_missing: bool = False,
+               ctx=None) -> Matched:
+    """Load a checkpoint of the original into `net`, which need not be initialised.
+
+    Parameters, results and errors are those of `match_torch`. Parameters without an entry keep
+    their values, or get the original's initialisation.
+    """
+    matched = match_torch(net, family, path, allow_missing)
+    set_parameters(net, matched.values, path, ctx, allow_missing=allow_missing)
+    return matched
 
 
 def _match(net: HybridBlock, family: ModuleType, names: Dict[str, str], state: State,
@@ -192,8 +220,7 @@ def _match(net: HybridBlock, family: ModuleType, names: Dict[str, str], state: S
     return taken
 
 
-def _origin(container: str, state: State, report: Report, around: Any,
-            path: PathLike) -> Origin:
+def _origin(container: str, state: State, report: Report, around: Any) -> Origin:
     converted = {entry.key for entry in report.converted}
     kept = {key: value for key, value in state.entries.items() if key not in converted}
     return Origin(

@@ -21,6 +21,8 @@ from igcnet.errors import UsageError
 def run_twin(graph: Graph, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """The first output of `graph`, computed by PyTorch on the CPU in inference mode.
 
+    In float64, so that a difference is MXNet's alone.
+
     Parameters
     ----------
     arrays : mapping
@@ -46,7 +48,7 @@ def run_twin(graph: Graph, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     with torch.no_grad():
         for node in graph.nodes:
             if node.is_variable:
-                found = torch.from_numpy(np.array(arrays[node.name], np.float32))
+                found = torch.from_numpy(np.array(arrays[node.name], np.float64))
             else:
                 found = operators[node.op]([results[index][output] for index, output in node.inputs],
                                            effective_attributes(node.op, node.attributes))
@@ -128,7 +130,7 @@ def _operators(torch: Any) -> Dict[str, Callable[[Sequence[Any], Dict[str, Any]]
         return [part.squeeze(a['axis']) for part in parts] if a['squeeze_axis'] else parts
 
     def compare(function):
-        return lambda inputs, a: function(*inputs).float()
+        return lambda inputs, a: function(*inputs).double()
 
     return {
         'Activation': lambda inputs, a: activations[a['act_type']](inputs[0]),
