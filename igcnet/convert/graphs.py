@@ -51,12 +51,14 @@ def _by_label(graph: Graph) -> Dict[str, Dict[str, Any]]:
 
 
 def _labels(graph: Graph) -> List[str]:
-    seen, labels = Counter(), []
+    seen, labels = Counter(), {}
     for node in graph.nodes:
-        seen[node.name] += 1
-        times = seen[node.name]
-        labels.append(node.name if times == 1 else '%s #%d' % (node.name, times))
-    return labels
+        label = node.name
+        while label in labels:
+            seen[node.name] += 1
+            label = '%s #%d' % (node.name, seen[node.name] + 1)
+        labels[label] = None
+    return list(labels)
 
 
 def _links(graph: Graph, links, labels=None) -> str:
@@ -72,5 +74,6 @@ def _attributes(node: Node) -> Dict[str, Any]:
 def _node_differences(label: str, mine: Dict[str, Any], theirs: Dict[str, Any]) -> List[str]:
     if mine['op'] != theirs['op']:
         return ['%s: %s in the first, %s in the second' % (label, mine['op'], theirs['op'])]
-    return ['%s: %s is %s in the first, %s in the second' % (label, key, mine[key], theirs[key])
+    return ['%s: %s %s %s in the first, %s in the second'
+            % (label, key, 'are' if key == 'inputs' else 'is', mine[key], theirs[key])
             for key in mine if mine[key] != theirs[key]]

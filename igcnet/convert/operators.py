@@ -46,7 +46,7 @@ POSITIVE = frozenset(['kernel', 'stride', 'dilate', 'num_filter', 'num_group', '
                       'num_outputs', 'num_args', 'branch_factor', 'nsize'])
 AXES = frozenset(['axis', 'axes', 'dim', 'dim1', 'dim2'])
 LARGEST = 2 ** 31 - 1
-LARGEST_WINDOW = 1024  # kernel, stride, dilation
+LARGEST_WINDOW = 1024  # kernel, stride, dilation, padding
 MOST_AXES = 8
 MOST_OUTPUTS = 1024
 
@@ -166,7 +166,7 @@ def parse_attributes(op: str, texts: Mapping[str, str]) -> Dict[str, Any]:
             try:
                 values[key] = _value(known[key], text)
             except (ValueError, KeyError):
-                raise ValueError('%s=%s cannot be' % (key, _shorten(text))) from None
+                raise ValueError('%s=%s cannot work' % (key, _shorten(text))) from None
         elif not (key.startswith('__') or USER_ATTRIBUTES.fullmatch(key)):
             raise ValueError('it has no attribute %s' % _shorten(key))
     for key, attribute in known.items():
@@ -184,20 +184,14 @@ def _check_ranges(op: str, values: Mapping[str, Any]) -> None:
 
     def require(condition, key):
         if not condition:
-            raise ValueError('%s=%s cannot be' % (key, _shorten(str(values[key]))))
+            raise ValueError('%s=%s cannot work' % (key, _shorten(str(values[key]))))
 
     for key in values:
         require(key not in POSITIVE or all(number >= 1 for number in numbers(key)), key)
         require(key not in AXES or all(abs(axis) <= MOST_AXES for axis in numbers(key)), key)
-        if key in ('kernel', 'stride', 'dilate'):
-            require(all(number <= LARGEST_WINDOW for number in numbers(key)), key)
-        if key in ('stride', 'dilate', 'pad'):
+        if key in ('kernel', 'stride', 'dilate', 'pad'):
+            require(all(0 <= number <= LARGEST_WINDOW for number in numbers(key)), key)
             require(len(values[key]) in (0, len(numbers('kernel'))), key)
-    if values.get('pad'):
-        # A window that lies in the padding as a whole makes no sense, and grows the map.
-        dilate = values.get('dilate') or (1,) * len(values['kernel'])
-        require(all(0 <= pad <= (kernel - 1) * step for pad, kernel, step
-                    in zip(values['pad'], values['kernel'], dilate)), 'pad')
     if op == 'Convolution':
         require(values['num_filter'] % values.get('num_group', 1) == 0, 'num_group')
     for key in AXES & set(values):  # MXNet dies of an axis that is named twice
@@ -234,7 +228,7 @@ def effective_attributes(op: str, values: Mapping[str, Any]) -> Dict[str, Any]:
             full[key] = (default,) * len(full['kernel'])
     if full.get('count_include_pad', '') is None:
         full['count_include_pad'] = True
-    return {key: float(np.float32(value)) if isinstance(value, float) else value
+    return {key: float(str(np.float32(value))) if isinstance(value, float) else value
             for key, value in full.items()}
 
 

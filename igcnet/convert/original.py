@@ -21,8 +21,7 @@ from mxnet.gluon import HybridBlock, Parameter, SymbolBlock
 from igcnet.convert.ndarray_file import read_ndarrays, write_ndarrays
 from igcnet.convert.parameters import load_parameters, parameter_name, set_parameters
 from igcnet.convert.reorder import expand, fold, prune
-from igcnet.convert.symbol_json import Graph, from_symbol, read_graph, write_graph
-from igcnet.convert.symbol_json import to_symbol as graph_to_symbol
+from igcnet.convert.symbol_json import Graph, from_mxnet, read_graph, to_mxnet, write_graph
 from igcnet.errors import CheckpointError, UsageError
 from igcnet.files import PathLike
 from igcnet.registry import get_model
@@ -45,12 +44,12 @@ def to_graph(net: HybridBlock, head: bool = True) -> Graph:
     logits.
     """
     symbol = net(mx.sym.var(INPUT))
-    return from_symbol(mx.sym.SoftmaxOutput(symbol, name=HEAD) if head else symbol)
+    return from_mxnet(mx.sym.SoftmaxOutput(symbol, name=HEAD) if head else symbol)
 
 
 def to_symbol(net: HybridBlock, head: bool = True) -> mx.sym.Symbol:
     """The graph of `net` as an MXNet symbol, for ``mx.mod.Module``; see `to_graph`."""
-    return graph_to_symbol(to_graph(net, head))
+    return to_mxnet(to_graph(net, head))
 
 
 def network_symbol(network: str, num_classes: int, depth: int, primary_partition: int,
@@ -188,7 +187,7 @@ def load_network(symbol: Optional[PathLike] = None, params: Optional[PathLike] =
     if missing:
         raise CheckpointError('%s does not fit the network: %s is missing' % (params, missing[0]))
     try:
-        traced = graph_to_symbol(graph)
+        traced = to_mxnet(graph)
         traced.infer_type_partial(**dict.fromkeys(traced.list_arguments(), 'float32'))
         expected = _parameter_shapes(traced, data, {name: shapes[name] for name in constants})
     except (mx.MXNetError, ValueError, TypeError) as problem:  # a variable called `self`

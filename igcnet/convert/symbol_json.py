@@ -142,12 +142,12 @@ def to_json(graph: Graph) -> str:
             ('attrs', {'mxnet_version': ['int', MXNET_VERSION]}))))
 
 
-def from_symbol(symbol: mx.sym.Symbol) -> Graph:
+def from_mxnet(symbol: mx.sym.Symbol) -> Graph:
     """The graph of a traced network."""
     return parse_graph(json.loads(symbol.tojson()), symbol.name or 'the traced network')
 
 
-def to_symbol(graph: Graph) -> mx.sym.Symbol:
+def to_mxnet(graph: Graph) -> mx.sym.Symbol:
     """Hand a graph without ``Reorder`` nodes to MXNet."""
     return mx.sym.load_json(to_json(graph))
 

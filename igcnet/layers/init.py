@@ -62,25 +62,11 @@ class FanInit(mx.init.Initializer):
 
 @mx.init.register
 class FanOutInit(mx.init.Initializer):
-    """Initialisation of xxradon/IGCV3-pytorch.
+    """Initialisation of xxradon/IGCV3-pytorch and of the MutualNet original.
 
     Convolutions: N(0, sqrt(2/fan_out)), where fan_out is the kernel's area times *all* output
-    channels, not divided by the groups. The classifier: N(0, 0.01), bias 0.
-    """
-
-    def _init_weight(self, name, arr):
-        fan_out = arr.size // arr.shape[1]
-        deviation = 0.01 if len(arr.shape) == 2 else math.sqrt(2.0 / fan_out)
-        mx.random.normal(0, deviation, shape=arr.shape, out=arr)
-
-
-@mx.init.register
-class MutualNetInit(mx.init.Initializer):
-    """Initialisation of the MutualNet original.
-
-    Convolutions: N(0, sqrt(2/fan_out)), where fan_out is the kernel's area times *all* output
-    channels of the widest network, for depthwise convolutions too. The classifier: N(0, 0.01),
-    or U(-a, a) with a = sqrt(1/inputs) if `uniform_classifier`; bias 0. BN scale 1, shift 0.
+    channels, not divided by the groups. The classifier: N(0, 0.01), or U(-a, a) with
+    a = sqrt(1/inputs) if `uniform_classifier`; bias 0. BN scale 1, shift 0.
     """
 
     def __init__(self, uniform_classifier: bool = False):

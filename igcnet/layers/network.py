@@ -7,8 +7,8 @@ from typing import List, NamedTuple, Optional
 from mxnet.gluon import HybridBlock
 from mxnet.initializer import Initializer
 
-from igcnet.errors import UsageError
 from igcnet.layers.basic import Dense
+from igcnet.layers.checks import check_positive
 
 
 class Stage(NamedTuple):
@@ -17,12 +17,6 @@ class Stage(NamedTuple):
     name: str
     channels: int
     stride: int
-
-
-def check_classes(classes: int) -> None:
-    """Raise a `UsageError` unless `classes` is a number of classes."""
-    if classes < 1:
-        raise UsageError('classes=%d: a classifier needs at least one class' % classes)
 
 
 class Network(HybridBlock):
@@ -68,7 +62,7 @@ class Network(HybridBlock):
 
     def reset_classifier(self, classes: int) -> None:
         """Replace the classifier by a new one, not initialised, for another number of classes."""
-        check_classes(classes)
+        check_positive('classes', classes)
         self.output = Dense(self.output.name, self.output.weight.shape[1], classes)
 
     def hybrid_forward(self, F, x):

@@ -11,7 +11,8 @@ from mxnet.gluon import HybridBlock
 from mxnet.initializer import Initializer
 
 from igcnet.errors import UsageError
-from igcnet.layers.network import Network, Stage, check_classes
+from igcnet.layers.checks import check_positive
+from igcnet.layers.network import Network, Stage
 from igcnet.layers.slimmable import PlainLayers, SlimmableLayers
 from igcnet.layers.slimmable_graphs import GraphStore, TracedNetwork, TrainingGraph
 from igcnet.layers.widths import Channels, Widths
@@ -88,7 +89,7 @@ class SlimmableNetwork(Network):
 
     def __init__(self, build: Callable[[Layers], Parts], widths: Widths, classes: int,
                  initializer: Initializer, input_size: int):
-        check_classes(classes)
+        check_positive('classes', classes)
         # Before the children, which clear it.
         self.graphs = GraphStore()
         layers = SlimmableLayers(widths)
@@ -137,7 +138,7 @@ class SlimmableNetwork(Network):
             return self._widths.shape(self.width)
 
     def reset_classifier(self, classes: int) -> None:
-        check_classes(classes)
+        check_positive('classes', classes)
         self.output = self._layers.dense(OUTPUT_NAME, self._parts.channels, classes)
 
     # Running

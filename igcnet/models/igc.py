@@ -40,6 +40,7 @@ from igcnet.layers import (
     Stage,
     named_sequential,
 )
+from igcnet.layers.checks import check_positive
 from igcnet.layers.igc import NormSettings
 from igcnet.layers.init import IGCInit
 from igcnet.registry import ModelSpec, Preprocessing, Published
@@ -79,18 +80,14 @@ def plain_stage_length(depth: int) -> int:
 
 def check_partitions(primary_partition: int, secondary_partition: int) -> int:
     """The width C = L*M, after a check of both numbers."""
-    for name, value in (('primary_partition', primary_partition),
-                        ('secondary_partition', secondary_partition)):
-        if value < 1:
-            raise UsageError('%s=%d: must be at least 1' % (name, value))
-    return primary_partition * secondary_partition
+    return (check_positive('primary_partition', primary_partition)
+            * check_positive('secondary_partition', secondary_partition))
 
 
 def _assemble(stem: HybridBlock, stages: List[Blocks], strides: List[int], pool: Pool2D,
               width: int, fc_name: str, classes: int, input_size: int) -> Network:
     """Put a network together from its parts; `width` is the channel count of the last stage."""
-    if classes < 1:
-        raise UsageError('classes=%d: a classifier needs at least one class' % classes)
+    check_positive('classes', classes)
     features = named_sequential(g0=stem)
     listing, total = [], strides[0]
     for number, (blocks, stride) in enumerate(zip(stages, strides[1:]), 1):

@@ -24,7 +24,7 @@ from mxnet.gluon import HybridBlock
 
 from igcnet.errors import UsageError
 from igcnet.layers import Add, Flatten, Pool2D, ReLU6, SlimmableNetwork, named_sequential
-from igcnet.layers.init import MutualNetInit
+from igcnet.layers.init import FanOutInit
 from igcnet.layers.slimmable_network import Layers, Parts
 from igcnet.layers.widths import Channels, Widths
 from igcnet.registry import ModelSpec, Preprocessing, Published
@@ -150,7 +150,7 @@ def mobilenet_v1_us(width_mult_range: Sequence[float] = (0.25, 1.0),
         return Parts(finish(features), inputs, stages)
 
     return SlimmableNetwork(build, Widths(width_mult_range, width_mult_list, divisor), classes,
-                            MutualNetInit(), check_image_size(image_size))
+                            FanOutInit(), check_image_size(image_size))
 
 
 def mobilenet_v2_us(width_mult_range: Sequence[float] = (0.7, 1.0),
@@ -191,7 +191,7 @@ def mobilenet_v2_us(width_mult_range: Sequence[float] = (0.7, 1.0),
         return Parts(finish(features), V2_TAIL, _add_stage(stages, 'tail', V2_TAIL, total))
 
     return SlimmableNetwork(build, Widths(width_mult_range, width_mult_list, divisor), classes,
-                            MutualNetInit(), check_image_size(image_size))
+                            FanOutInit(), check_image_size(image_size))
 
 
 def _add_stage(stages, name, channels, total):

@@ -19,7 +19,7 @@ from mxnet.gluon import HybridBlock
 
 from igcnet.errors import UsageError
 from igcnet.layers import Activation, Add, Dropout, Pool2D, SlimmableNetwork, named_sequential
-from igcnet.layers.init import MutualNetInit
+from igcnet.layers.init import FanOutInit
 from igcnet.layers.slimmable_network import Layers, Parts
 from igcnet.layers.widths import Channels, Widths
 from igcnet.models.slimmable_mobilenet import IMAGE, IMAGENET, README, check_image_size, finish
@@ -135,7 +135,7 @@ def resnet_us(depth: int = 50, width_mult_range: Sequence[float] = (0.9, 1.0),
         return Parts(finish(features), inputs, stages)
 
     return SlimmableNetwork(build, Widths(width_mult_range, width_mult_list, divisor), classes,
-                            MutualNetInit(), check_image_size(image_size))
+                            FanOutInit(), check_image_size(image_size))
 
 
 def wideresnet_us(depth: int = 28, widen_factor: int = 10, dropoutrate: float = 0.0,
@@ -191,7 +191,7 @@ def wideresnet_us(depth: int = 28, widen_factor: int = 10, dropoutrate: float = 
         return Parts(finish(features), inputs, stages)
 
     return SlimmableNetwork(build, Widths(width_mult_range, width_mult_list, divisor), classes,
-                            MutualNetInit(uniform_classifier=True), image_size)
+                            FanOutInit(uniform_classifier=True), image_size)
 
 
 CIFAR = Preprocessing(32, (125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
