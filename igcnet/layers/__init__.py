@@ -15,10 +15,11 @@ from igcnet.layers.basic import (
     Pool2D,
     named_sequential,
 )
+from igcnet.layers.dynamic import DynamicGroupConv
 from igcnet.layers.igc import ConvUnit, IGCUnit, ResidualBlock
 from igcnet.layers.network import Network, Stage
 from igcnet.layers.shuffle import ChannelShuffle
 
 __all__ = ['Activation', 'Add', 'BatchNorm', 'ChannelShuffle', 'Conv2D', 'ConvUnit', 'Dense',
-           'Flatten', 'IGCUnit', 'Network', 'Pool2D', 'ResidualBlock', 'Stage',
+           'DynamicGroupConv', 'Flatten', 'IGCUnit', 'Network', 'Pool2D', 'ResidualBlock', 'Stage',
            'named_sequential']
