@@ -58,6 +58,16 @@ SETTINGS = {
     'image_size': ('height and width of the largest images', ()),
     'cifar10_rows': ("the original's stages for CIFAR-10: true or false", ()),
     'widen_factor': ('width of a wide residual network', ()),
+    'stages': ('layers of each dense block: 14-14-14', ()),
+    'growth': ('channels that a layer adds in each dense block: 8-16-32', ()),
+    'bottleneck': ('channels between the two convolutions of a layer, in multiples of the growth',
+                   ()),
+    'heads': ('heads of each dynamic group convolution', ()),
+    'group_1x1': ('groups of the 1x1 convolutions of a dense block', ()),
+    'group_3x3': ('groups of the 3x3 convolutions of a dense block', ()),
+    'gate_factor': ('part of the channels that a head keeps in the end', ()),
+    'squeeze_rate': ('input channels for each hidden unit of a selector', ()),
+    'form': ("first convolution and pooling: 'cifar' or 'imagenet'", ()),
     'dropoutrate': ('part of the channels dropped inside a block in training', ()),
 }
 

@@ -6,7 +6,6 @@ import argparse
 from typing import Any, Dict
 
 from igcnet.cli.common import Parser
-from igcnet.errors import UsageError
 
 RANDOM = ''
 

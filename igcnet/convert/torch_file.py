@@ -25,13 +25,13 @@ from typing import Any, BinaryIO, Dict, NamedTuple
 
 from igcnet.convert.ndarray_file import file_size
 from igcnet.convert.pickle_machine import Machine, PickleError, Source
+from igcnet.convert.torch_globals import find_global
+from igcnet.convert.torch_plain import plain_value
 from igcnet.convert.torch_tar import BLOCK, is_tar, read_tar
 from igcnet.convert.torch_values import (
     Storage,
     Storages,
-    find_global,
     is_count,
-    plain_value,
     storage_identity,
 )
 from igcnet.errors import CheckpointError

@@ -26,8 +26,6 @@ from igcnet.layers.shuffle import ChannelShuffle
 from igcnet.layers.shuffle_unit import MergeEvolveUnit, ShuffleUnit
 from igcnet.layers.slimmable_network import SlimmableNetwork
 
-
-
 __all__ = ['Activation', 'Add', 'BatchNorm', 'ChannelShuffle', 'Concat', 'Conv2D', 'ConvUnit',
            'Dense', 'Dropout', 'DynamicGroupConv', 'Flatten', 'IGCUnit', 'MergeEvolveUnit',
            'Multiply', 'Network', 'Pool2D', 'ReLU6', 'ResidualBlock', 'ShuffleUnit',

@@ -8,7 +8,7 @@ sides.
 
 from __future__ import annotations
 
-from typing import Dict
+from typing import Any, Dict
 
 import numpy as np
 
@@ -23,8 +23,8 @@ WRAPPER = {
     # Entries beside it that may be there: the finished epoch, counted from 0; the best top-1
     # accuracy in percent; SGD's state, which the published files do not have.
     'others': ('epoch', 'best_prec1', 'optimizer'),
-    # Entries beside it to write. The original stops at the first that is missing, and resumes
-    # with epoch + 1.
+    # Entries beside it to write, as `torch_others` gives them. The original stops at the first
+    # that is missing, and resumes with epoch + 1.
     'written': ('epoch', 'best_prec1'),
     # Last parts of keys that mean nothing here: torch counts the batches of each BN.
     'ignored': ('num_batches_tracked',),
@@ -34,7 +34,7 @@ _PARAMETERS = {'gamma': 'weight', 'beta': 'bias', 'inactive_channels': '_inactiv
 
 
 def torch_names(net: Network) -> Dict[str, str]:
-    """Key in the original's state_dict for every parameter path of `net`."""
+    """Key in the original's state_dict for every parameter path of `net`, or of a lone layer."""
     return {path: _torch_name(net, path) for path in net._collect_params_with_prefix()}
 
 
@@ -45,10 +45,16 @@ def torch_extras(net: Network) -> Dict[str, np.ndarray]:
     return {norm + 'num_batches_tracked': np.zeros((), np.int64) for norm in norms}
 
 
+def torch_others(net: Network) -> Dict[str, Any]:
+    """The entries beside the state_dict of a network before its first epoch."""
+    return {'epoch': -1, 'best_prec1': 0.0}
+
+
 def _torch_name(net: Network, path: str) -> str:
-    block, parameter = path.rsplit('.', 1)
+    block, dot, parameter = path.rpartition('.')
     if block == 'output':
         block = net.output.name
-    elif block == 'features.bn_last' or hasattr(net.features, 'layer1'):
+    elif block == 'features.bn_last' or block.startswith('features.') and hasattr(
+            net.features, 'layer1'):
         block = block[len('features.'):]
-    return '%s.%s' % (block, _PARAMETERS.get(parameter, parameter))
+    return block + dot + _PARAMETERS.get(parameter, parameter)
