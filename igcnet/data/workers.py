@@ -7,10 +7,12 @@ told apart by image.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
 import tempfile
+import threading
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -48,8 +50,8 @@ class EncoderPool:
 
     def __init__(self, encoding: Encoding, workers: int):
         self._workers = workers
-        self._executor = ProcessPoolExecutor(workers, initializer=_start_worker,
-                                             initargs=(encoding,))
+        self._executor = ProcessPoolExecutor(workers, _process_context(), _start_worker,
+                                             (encoding,))
         self._pending: Deque[Tuple[Sequence[Item], Future]] = deque()
 
     def __enter__(self) -> EncoderPool:
@@ -98,6 +100,14 @@ def usable_cores() -> int:
         return os.cpu_count() or 1
 
 
+def _process_context():
+    # Not fork: a child of a program that has used OpenCV's or MXNet's threads inherits their locks
+    # without the threads that would open them, and waits for ever.
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([__name__])
+    return context
+
+
 def _fetch_or_problem(fetch: Callable[[Item], Source], item: Item) -> Union[Source, DataError]:
     try:
         return fetch(item)
@@ -118,6 +128,13 @@ def _start_worker(encoding: Encoding) -> None:
     _worker_encoding = encoding
     _worker_messages = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
     os.dup2(_worker_messages.fileno(), 2)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    # A main process that was killed cannot send its workers home; they would wait for ever.
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _encode_chunk(tasks: Sequence[Tuple[Item, Union[Source, DataError]]]) -> List[Outcome]:
