@@ -41,6 +41,16 @@ def test_tiny_images(kind):
         assert decode_image(data, 'x').shape == (height, width, 3)
 
 
+def test_turned_upright_as_exif_says():
+    image = picture()
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it rotated by 90 degrees clockwise
+    data = file_bytes(image, 'JPEG', quality=95, exif=exif)
+    decoded = decode_image(data, 'x').astype(int)
+    assert np.abs(decoded - np.rot90(image, -1)).mean() < 4
+    assert decode_image(data, 'x', -1).shape == image.shape
+
+
 def test_color_modes():
     image = picture()
     grey = PIL.Image.fromarray(image).convert('L')

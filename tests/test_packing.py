@@ -240,9 +240,9 @@ class Deadly:
 
 
 def test_dead_worker_is_one_line(tmp_path):
-    items = [Item(0, 0.0, 'a.jpg'), Item(1, 0.0, 'b.jpg')]
+    items = [Item(key, 0.0, '%d.jpg' % key) for key in range(500)]
     plan = Plan(str(tmp_path / 'x'), items, lambda item: Deadly(), {'kind': 'list'})
-    with pytest.raises(DataError, match='a worker process died while .* from a.jpg to b.jpg'):
+    with pytest.raises(DataError, match=r'a worker process died while .* from 0.jpg to \d+.jpg'):
         pack([plan], None, AS_IS, {}, 1)
     assert not contents(tmp_path)
 

@@ -73,18 +73,20 @@ class EncoderPool:
         """
         start, size, done, total_bytes = 0, 16, 0, 0
         while start < len(items) or self._pending:
-            while start < len(items) and len(self._pending) < 2 * self._workers + 1:
-                chunk = items[start:start + size]
-                start += len(chunk)
-                tasks = [(item, _fetch_or_problem(fetch, item)) for item in chunk]
-                self._pending.append((chunk, self._executor.submit(_encode_chunk, tasks)))
-            chunk, future = self._pending.popleft()
             try:
+                while start < len(items) and len(self._pending) < 2 * self._workers + 1:
+                    chunk = items[start:start + size]
+                    tasks = [(item, _fetch_or_problem(fetch, item)) for item in chunk]
+                    self._pending.append((chunk, self._executor.submit(_encode_chunk, tasks)))
+                    start += len(chunk)
+                chunk, future = self._pending[0]
                 outcomes = future.result()
             except BrokenProcessPool:
+                suspects = [item.name for waiting, _ in self._pending for item in waiting]
+                suspects = suspects or [item.name for item in chunk]
                 raise DataError('a worker process died while it encoded one of the images from %s '
-                                'to %s (out of memory?)'
-                                % (chunk[0].name, items[start - 1].name)) from None
+                                'to %s (out of memory?)' % (suspects[0], suspects[-1])) from None
+            self._pending.popleft()
             yield chunk, outcomes
             # Large enough that handing over costs little, small enough for the memory.
             done += len(chunk)
