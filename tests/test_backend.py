@@ -203,22 +203,22 @@ def test_threads_of_the_environment(value, expected, environment):
 
 def test_threads_by_default(environment):
     assert _backend.set_threads() == 6
+    assert os.environ['OMP_NUM_THREADS'] == '6'
 
 
-def test_waiting_threads_give_up_their_core_early_unless_the_user_says_otherwise(monkeypatch):
-    for name in ('OMP_NUM_THREADS', 'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'):
-        monkeypatch.setenv(name, '')
-        monkeypatch.delenv(name)
+def test_waiting_threads_give_up_early_unless_the_user_says_otherwise(environment):
+    for name in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'):
+        environment.setenv(name, '')
+        environment.delenv(name)
     _backend.set_threads(2)
     assert os.environ['GOMP_SPINCOUNT'] == '10000'
-    monkeypatch.setenv('GOMP_SPINCOUNT', '7')
+    environment.setenv('GOMP_SPINCOUNT', '7')
     _backend.set_threads(2)
     assert os.environ['GOMP_SPINCOUNT'] == '7'
-    monkeypatch.delenv('GOMP_SPINCOUNT')
-    monkeypatch.setenv('OMP_WAIT_POLICY', 'active')
+    environment.delenv('GOMP_SPINCOUNT')
+    environment.setenv('OMP_WAIT_POLICY', 'active')
     _backend.set_threads(2)
     assert 'GOMP_SPINCOUNT' not in os.environ
-    assert os.environ['OMP_NUM_THREADS'] == '6'
 
 
 CPUINFO = ''.join('processor\t: %d\nphysical id\t: %d\ncore id\t\t: %d\n\n' % item for item in [
