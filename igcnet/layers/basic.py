@@ -11,6 +11,7 @@ from typing import Tuple, Union
 from mxnet.gluon import HybridBlock, nn
 
 from igcnet.errors import UsageError
+from igcnet.layers.lowering import merge_factor, merge_groups
 from igcnet.layers.naming import ExactName, NamedLayer
 
 Size = Union[int, Tuple[int, int]]
@@ -43,14 +44,20 @@ class Conv2D(nn.Conv2D):
                              % (name, in_channels, channels, groups))
         super().__init__(channels, kernel_size, strides, padding, groups=groups,
                          use_bias=use_bias, in_channels=in_channels, prefix=name + '_')
+        self.lowering = 'stock'
 
     def hybrid_forward(self, F, x, weight, bias=None):
-        given = self._kwargs
+        given, groups = self._kwargs, self._kwargs['num_group']
+        if self.lowering == 'blocked':
+            factor = merge_factor(groups, self._in_channels, self._channels)
+            if factor > 1:
+                weight = merge_groups(F, weight, groups, factor, self.weight.shape)
+                groups //= factor
         inputs = (x, weight) if bias is None else (x, weight, bias)
         with ExactName(self.name):
             return F.Convolution(*inputs, kernel=given['kernel'], stride=given['stride'],
                                  pad=given['pad'], num_filter=given['num_filter'],
-                                 num_group=given['num_group'], no_bias=bias is None)
+                                 num_group=groups, no_bias=bias is None)
 
 
 class Dense(nn.Dense):
