@@ -206,6 +206,21 @@ def test_threads_by_default(environment):
     assert os.environ['OMP_NUM_THREADS'] == '6'
 
 
+def test_waiting_threads_give_up_early_unless_the_user_says_otherwise(environment):
+    for name in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'):
+        environment.setenv(name, '')
+        environment.delenv(name)
+    _backend.set_threads(2)
+    assert os.environ['GOMP_SPINCOUNT'] == '10000'
+    environment.setenv('GOMP_SPINCOUNT', '7')
+    _backend.set_threads(2)
+    assert os.environ['GOMP_SPINCOUNT'] == '7'
+    environment.delenv('GOMP_SPINCOUNT')
+    environment.setenv('OMP_WAIT_POLICY', 'active')
+    _backend.set_threads(2)
+    assert 'GOMP_SPINCOUNT' not in os.environ
+
+
 CPUINFO = ''.join('processor\t: %d\nphysical id\t: %d\ncore id\t\t: %d\n\n' % item for item in [
     (0, 0, 0), (1, 0, 1), (2, 1, 0), (3, 1, 1), (4, 0, 0), (5, 0, 1), (6, 1, 0), (7, 1, 1)])
 

@@ -1,6 +1,5 @@
 """Decoding: right pixels for every form, one clear line for every fault."""
 
-import io
 import struct
 import zlib
 
@@ -8,6 +7,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
+from pictures import file_bytes, picture
 
 from igcnet.data.images import (
     MAX_PIXELS,
@@ -21,19 +21,6 @@ from igcnet.data.images import (
 from igcnet.errors import DataError
 
 
-def picture(height=48, width=64, seed=0):
-    """A smooth RGB picture, which JPEG keeps almost as it is."""
-    small = np.random.RandomState(seed).randint(0, 256, (4, 5, 3), np.uint8)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
-
-
-def file_bytes(image, kind, mode=None, **options):
-    stream = io.BytesIO()
-    image = PIL.Image.fromarray(image)
-    (image.convert(mode) if mode else image).save(stream, kind, **options)
-    return stream.getvalue()
-
-
 @pytest.mark.parametrize('kind, options, error', [
     ('PNG', {}, 0), ('BMP', {}, 0), ('TIFF', {}, 0), ('PPM', {}, 0),
     ('JPEG', {'quality': 95}, 4), ('JPEG', {'progressive': True, 'quality': 95}, 4),
@@ -44,6 +31,24 @@ def test_decodes_to_rgb(kind, options, error):
     decoded = decode_image(file_bytes(image, kind, **options), 'x')
     assert decoded.shape == (48, 64, 3) and decoded.dtype == np.uint8
     assert np.abs(decoded.astype(int) - image).mean() <= error
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP'])
+def test_tiny_images(kind):
+    for height, width in ((1, 1), (1, 9), (7, 3), (2, 2000)):
+        data = file_bytes(picture(height, width), kind)
+        assert check_image(data, 'x') == image_format(data)
+        assert decode_image(data, 'x').shape == (height, width, 3)
+
+
+def test_turned_upright_as_exif_says():
+    image = picture()
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it rotated by 90 degrees clockwise
+    data = file_bytes(image, 'JPEG', quality=95, exif=exif)
+    decoded = decode_image(data, 'x').astype(int)
+    assert np.abs(decoded - np.rot90(image, -1)).mean() < 4
+    assert decode_image(data, 'x', -1).shape == image.shape
 
 
 def test_color_modes():

@@ -440,6 +440,10 @@ BOMBS = {
     'a shape of tuples': (
         build.name('torch._utils', '_rebuild_tensor') + b'(' + build.storage() + b'K\0)' +
         DOUBLE * 60 + b')tR', 'a shape that cannot be'),
+    'many copies': (
+        b'](' + build.name('torch._utils', '_rebuild_tensor') + b'q\0' + b'(' + build.storage(
+            kind='BoolStorage', count=1 << 18) + b'K\0' + build.numbers((1 << 18,)) +
+        build.numbers((1,)) + b'tq\1' + b'R' + b'h\0h\1R' * 3000 + b'e', 'many copies of a few'),
     'a shape of many': (
         build.entry(build.tensor(build.storage(), (1 << 60,) * 20000, (0,) * 20000)),
         'a shape that cannot be'),
@@ -450,8 +454,9 @@ BOMBS = {
 def test_bomb(tmp_path, bomb):
     """Neither much memory nor much time, whatever the numbers in the file."""
     operations, expected = BOMBS[bomb]
-    storages = None if b'FloatStorage' in operations else {}
-    path = build.legacy_file(tmp_path / 'a.pt', operations, storages)
+    storages = {b'FloatStorage': None, b'BoolStorage': {'0': np.zeros(1 << 18, bool)}}
+    path = build.legacy_file(tmp_path / 'a.pt', operations, next(
+        (made for kind, made in storages.items() if kind in operations), {}))
     message, seconds, peak = measured(path)
     assert expected in message
     assert seconds < 20 and peak < (64 << 20) + 100 * path.stat().st_size

@@ -35,7 +35,7 @@ _RUNNING = ('num_thread', 'max_bad')
 _PACKING = ('pass_through',) + _STORING + _RUNNING
 
 
-def make_parser() -> Parser:
+def build_parser() -> Parser:
     """The options of MXNet's im2rec under their names, and ours."""
     parser = Parser(prog='igcnet im2rec_pack', description=DESCRIPTION,
                     formatter_class=_Formatter)
@@ -100,7 +100,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 def _main(argv: Optional[List[str]]) -> int:
-    parser = make_parser()
+    parser = build_parser()
     arguments = parser.parse_args(argv)
     given = {name for name, value in vars(arguments).items() if value != parser.get_default(name)}
     if arguments.max_bad < 0:

@@ -147,7 +147,7 @@ class _Zip:
             return storage
 
         machine = Machine(Source(BytesIO(pickled), len(pickled)), find_global, load_storage)
-        return plain_value(machine.run(), storages.raw)
+        return plain_value(machine.run(), storages)
 
     def member(self, name: str, default: bytes = None) -> bytes:
         """All bytes of a member, whose checksum `zipfile` compares."""
@@ -203,4 +203,4 @@ def _read_legacy(source: Source) -> Any:
             raise PickleError('damaged: storage %r has %d elements instead of %d'
                               % (key, count, storages.counts[key]))
         storages.data[key] = source.take(storages.lengths[key])
-    return plain_value(value, storages.raw)
+    return plain_value(value, storages)

@@ -39,7 +39,6 @@ MODULES = (('__builtin__.', 'builtins.'), ('numpy._core.', 'numpy.core.'),
 NUMPY_TYPE = re.compile(r'[<>|=]?(b1|[iu][1248]|f[248]|c8|c16)')
 
 
-
 class Inert(NamedTuple):
     """A class that a pickle names as an argument; it has no effect."""
 

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Dict, Tuple
 
 import numpy as np
 
 from igcnet.convert.pickle_machine import PickleError
 from igcnet.convert.torch_globals import NumpyArray
-from igcnet.convert.torch_values import Tensor, tensor_array
+from igcnet.convert.torch_values import Storages, Tensor, tensor_array
 
-DEEPEST = 100              # containers in containers
-MOST_VALUES = 1 << 23      # when what is shared is written out
+DEEPEST = 100          # containers in containers
+MOST_VALUES = 1 << 23  # when what is shared is written out
+MOST_COPIED = 16       # times what all storages hold
 
 
-def plain_value(value: Any, raw_data: Callable[[str], np.ndarray]) -> Any:
+def plain_value(value: Any, storages: Storages) -> Any:
     """`value` with arrays in the place of tensors, and a check that it is a reasonable tree.
 
     Parameters
     ----------
-    raw_data : callable
-        Gives all bytes of the storage with a key, as a flat uint8 array.
+    storages : Storages
+        With their bytes.
 
     Returns
     -------
@@ -35,7 +37,7 @@ def plain_value(value: Any, raw_data: Callable[[str], np.ndarray]) -> Any:
         Something in it is no data, it contains itself, or is too deep or too large once
         everything shared in it is written out.
     """
-    return _Plain(raw_data).convert(value, 0)[0]
+    return _Plain(storages).convert(value, 0)[0]
 
 
 class _Plain:
@@ -43,8 +45,10 @@ class _Plain:
 
     SCALARS = (str, bytes, int, float, bool, complex, type(None))
 
-    def __init__(self, raw_data: Callable[[str], np.ndarray]):
-        self.raw_data = raw_data
+    def __init__(self, storages: Storages):
+        self.storages = storages
+        # Bytes that copies may take: of the types that NumPy lacks, views make copies.
+        self.left = MOST_COPIED * sum(storages.lengths.values())
         self.done: Dict[int, Tuple[Any, int, int]] = {}
         self.open = set()
 
@@ -70,7 +74,7 @@ class _Plain:
 
     def new(self, value: Any, kind: type, depth: int) -> Tuple[Any, int, int]:
         if kind is Tensor:
-            return tensor_array(value, self.raw_data(value.storage.key)), 1, 0
+            return self.array(value), 1, 0
         if kind is NumpyArray and value.array is not None:
             return value.array, 1, 0
         if kind in (set, frozenset):  # their items are scalars
@@ -90,3 +94,11 @@ class _Plain:
                               % (name or 'something unfinished'))
         return (made, 1 + sum(part[1] for part in parts),
                 1 + max((part[2] for part in parts), default=0))
+
+    def array(self, tensor: Tensor) -> np.ndarray:
+        raw = self.storages.raw(tensor.storage.key)
+        if tensor.storage.element_type in ('bool', 'bfloat16'):
+            self.left -= math.prod(tensor.shape)
+            if self.left < 0:
+                raise PickleError('refused: its tensors are many copies of a few storages')
+        return tensor_array(tensor, raw)

@@ -45,7 +45,7 @@ def read_tar(stream: BinaryIO, size: int) -> Any:
         raise
     except FAULTS:
         raise PickleError('damaged: its tar container describes what it does not have') from None
-    return plain_value(reader.run(reader.member('pickle')), reader.storages.raw)
+    return plain_value(reader.run(reader.member('pickle')), reader.storages)
 
 
 def _member(block: bytes) -> Optional[Tuple[str, bytes, int]]:

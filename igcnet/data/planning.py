@@ -155,8 +155,8 @@ def write_lists(prefix: str, tree: Tree, where: str,
     flat = scan_flat(tree.folders(), options.check().exts)
     if flat:
         # im2rec's form for images whose labels are filled in later.
-        parts = {'': shuffled(flat, options.seed) if options.shuffle else flat}
-        parts = split_items(parts[''], options.chunks, options.train_ratio, options.test_ratio)
+        items = shuffled(flat, options.seed) if options.shuffle else flat
+        parts = split_items(items, options.chunks, options.train_ratio, options.test_ratio)
         warnings = ['%s has no class folders: every image gets label 0' % where]
         in_folder, classes = is_folder(prefix), None
     else:

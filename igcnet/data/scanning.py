@@ -118,7 +118,9 @@ def _only_images(folders: Folders, extensions: Collection[str]) -> Tuple[Folders
 
 
 def _check_names(folder: str, names: List[str]) -> None:
-    if names and _BREAK.search('/'.join([folder] + names)):
+    if not names:
+        return
+    if _BREAK.search('/'.join([folder] + names)):
         raise DataError('%r: its name or that of a file in it has a tab or line break, which '
                         'cannot stand in a list; rename it' % folder)
     try:

@@ -7,10 +7,12 @@ told apart by image.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
 import tempfile
+import threading
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -48,8 +50,8 @@ class EncoderPool:
 
     def __init__(self, encoding: Encoding, workers: int):
         self._workers = workers
-        self._executor = ProcessPoolExecutor(workers, initializer=_start_worker,
-                                             initargs=(encoding,))
+        self._executor = ProcessPoolExecutor(workers, _process_context(), _start_worker,
+                                             (encoding,))
         self._pending: Deque[Tuple[Sequence[Item], Future]] = deque()
 
     def __enter__(self) -> EncoderPool:
@@ -71,18 +73,20 @@ class EncoderPool:
         """
         start, size, done, total_bytes = 0, 16, 0, 0
         while start < len(items) or self._pending:
-            while start < len(items) and len(self._pending) < 2 * self._workers + 1:
-                chunk = items[start:start + size]
-                start += len(chunk)
-                tasks = [(item, _fetch_or_problem(fetch, item)) for item in chunk]
-                self._pending.append((chunk, self._executor.submit(_encode_chunk, tasks)))
-            chunk, future = self._pending.popleft()
             try:
+                while start < len(items) and len(self._pending) < 2 * self._workers + 1:
+                    chunk = items[start:start + size]
+                    tasks = [(item, _fetch_or_problem(fetch, item)) for item in chunk]
+                    self._pending.append((chunk, self._executor.submit(_encode_chunk, tasks)))
+                    start += len(chunk)
+                chunk, future = self._pending[0]
                 outcomes = future.result()
             except BrokenProcessPool:
+                suspects = [item.name for waiting, _ in self._pending for item in waiting]
+                suspects = suspects or [item.name for item in chunk]
                 raise DataError('a worker process died while it encoded one of the images from %s '
-                                'to %s (out of memory?)'
-                                % (chunk[0].name, items[start - 1].name)) from None
+                                'to %s (out of memory?)' % (suspects[0], suspects[-1])) from None
+            self._pending.popleft()
             yield chunk, outcomes
             # Large enough that handing over costs little, small enough for the memory.
             done += len(chunk)
@@ -96,6 +100,14 @@ def usable_cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
         return os.cpu_count() or 1
+
+
+def _process_context():
+    # Not fork: a child of a program that has used OpenCV's or MXNet's threads inherits their locks
+    # without the threads that would open them, and waits for ever.
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _fetch_or_problem(fetch: Callable[[Item], Source], item: Item) -> Union[Source, DataError]:
@@ -118,6 +130,13 @@ def _start_worker(encoding: Encoding) -> None:
     _worker_encoding = encoding
     _worker_messages = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
     os.dup2(_worker_messages.fileno(), 2)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    # A main process that was killed cannot send its workers home; they would wait for ever.
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _encode_chunk(tasks: Sequence[Tuple[Item, Union[Source, DataError]]]) -> List[Outcome]:

@@ -12,6 +12,7 @@ from mxnet.gluon import HybridBlock, nn
 from mxnet.initializer import Initializer
 
 from igcnet.errors import UsageError
+from igcnet.layers.lowering import merge_factor, merge_groups
 from igcnet.layers.naming import ExactName, NamedLayer
 
 Size = Union[int, Tuple[int, int]]
@@ -45,15 +46,21 @@ class Conv2D(nn.Conv2D):
                              % (name, in_channels, channels, groups))
         super().__init__(channels, kernel_size, strides, padding, dilation, groups=groups,
                          use_bias=use_bias, in_channels=in_channels, prefix=name + '_')
+        self.lowering = 'stock'
 
     def hybrid_forward(self, F, x, weight, bias=None):
-        given = self._kwargs
+        given, groups = self._kwargs, self._kwargs['num_group']
+        if self.lowering == 'blocked':
+            factor = merge_factor(groups, self._in_channels, self._channels)
+            if factor > 1:
+                weight = merge_groups(F, weight, groups, factor, self.weight.shape)
+                groups //= factor
         inputs = (x, weight) if bias is None else (x, weight, bias)
         dilation = {'dilate': given['dilate']} if max(given['dilate']) > 1 else {}
         with ExactName(self.name):
             return F.Convolution(*inputs, kernel=given['kernel'], stride=given['stride'],
                                  pad=given['pad'], num_filter=given['num_filter'],
-                                 num_group=given['num_group'], no_bias=bias is None, **dilation)
+                                 num_group=groups, no_bias=bias is None, **dilation)
 
 
 class Dense(nn.Dense):

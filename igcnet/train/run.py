@@ -159,6 +159,7 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
     net.initialize(ctx=devices)
     if settings.load_model:
         load_parameters(net, settings.load_model, ctx=devices)
+    net.set_lowering(settings.lowering)
     net.hybridize(static_alloc=True, static_shape=True)
 
     augmentation = find_augmentation(data.facts.augmentation(recipe.aug_type),
