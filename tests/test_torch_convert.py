@@ -272,7 +272,7 @@ CHANGES = {
     'control characters': (lambda state: state.update({'a\n\x1b[31m': np.ones(1, 'f4')}),
                            "1 unused ('a\\n\\x1b[31m')"),
     'many': (lambda state: [state.pop(key) for key in list(state)[:20]],
-             '17 missing (features.conv_0.weight, features.norm_0.weight, features.norm_0.bias, ...'),
+             '17 missing (features.conv_0.weight, features.norm_0.weight, features.norm_0.bias, '),
 }
 
 
