@@ -9,7 +9,7 @@ import numpy as np
 
 from igcnet.data.background import in_background
 from igcnet.data.images import decode_image
-from igcnet.data.transforms import Normalisation
+from igcnet.data.transforms import Normalisation, check_choice
 from igcnet.errors import DataError, UsageError
 
 ON_BAD = ('error', 'skip')
@@ -139,12 +139,6 @@ def decode_all(loader: Loader, limit: int, threads: int) -> Optional[Decoded]:
     except _SizesDifferError:
         return None
     return decoded
-
-
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    """Refuse a value that is none of `choices`."""
-    if value not in choices:
-        raise UsageError('%s=%r: must be %s' % (name, value, ' or '.join(map(repr, choices))))
 
 
 def check_at_least(name: str, value: Any, smallest: int) -> None:
