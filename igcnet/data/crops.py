@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Sequence, Tuple
 
+import cv2
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from igcnet.data.transforms import check_choice, check_colour, check_size
 from igcnet.errors import DataError, UsageError
@@ -67,14 +67,15 @@ class CropMirror:
         if self.pad:
             images = _padded(images, self.pad, self.fill if self.border == 'fill' else None)
         rows, columns = (side - self.size for side in images.shape[1:3])
-        # (N, rows + 1, columns + 1, 3, size, size): every possible crop, none of them copied.
-        windows = sliding_window_view(images, (self.size, self.size), axis=(1, 2))
+        size = self.size
         if not self.random:
-            return np.ascontiguousarray(windows[:, rows // 2, columns // 2])
-        crops = windows[np.arange(len(images)),
-                        whole(randoms[:, self.TOP], rows + 1),
-                        whole(randoms[:, self.LEFT], columns + 1)]
-        return mirrored(crops, randoms[:, self.MIRROR])
+            top, left = rows // 2, columns // 2
+            return images[:, top:top + size, left:left + size].transpose(0, 3, 1, 2)
+        crops = np.empty((len(images), size, size, 3), np.uint8)
+        for image, u, out in zip(images, randoms.tolist(), crops):
+            top, left = int(u[self.TOP] * (rows + 1)), int(u[self.LEFT] * (columns + 1))
+            mirror(image[top:top + size, left:left + size], u[self.MIRROR], out)
+        return crops.transpose(0, 3, 1, 2)
 
 
 def fill_colour(values: Sequence[float]) -> Tuple[int, int, int]:
@@ -97,16 +98,12 @@ def _padded(images: np.ndarray, pad: int, fill: Optional[Tuple[int, int, int]]) 
     return canvas
 
 
-def mirrored(crops: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """`crops` (N, 3, H, W) with those turned round whose number is below 1/2, in place."""
-    chosen = u < 0.5
-    crops[chosen] = crops[chosen, :, :, ::-1]
-    return crops
-
-
-def whole(u, count: int):
-    """Uniform whole numbers below `count` from uniform `u`."""
-    return (u * count).astype(np.int64)
+def mirror(image: np.ndarray, u: float, out: np.ndarray) -> None:
+    """Copy `image` (H, W, 3) to `out`, turned round if `u` is below 1/2."""
+    if u < 0.5:
+        cv2.flip(image, 1, out)  # many times faster than a copy of numpy's reversed view
+    else:
+        out[:] = image
 
 
 def symmetric(u: float, limit: float) -> float:

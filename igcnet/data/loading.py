@@ -9,6 +9,7 @@ import numpy as np
 
 from igcnet.data.background import in_background
 from igcnet.data.images import decode_image
+from igcnet.data.sources import Place
 from igcnet.data.transforms import Normalisation, check_choice
 from igcnet.errors import DataError, UsageError
 
@@ -56,7 +57,7 @@ class Loader:
         """The decoded image, or None when it is bad and to be skipped."""
         if position in self.bad:
             return None
-        where = self.source.where(position)
+        where = Place(self.source, position)
         try:
             label, data = self.source.read(position)
             image = decode_image(data, where)
@@ -88,7 +89,7 @@ class Loader:
         return '%d of %d images are unreadable, the first: %s' % (
             len(self.bad), len(self.source), first)
 
-    def _check_size(self, image: np.ndarray, where: str) -> None:
+    def _check_size(self, image: np.ndarray, where: Place) -> None:
         try:
             self.transform.check(*image.shape[:2])
         except DataError as problem:

@@ -22,8 +22,9 @@ from igcnet.files import PathLike
 from igcnet.registry import Preprocessing
 
 LAST_BATCH = ('wrap', 'discard')
-# Images decoded by one call of a background thread: small, so that closing is prompt.
-CHUNK = 16
+# Pixels that one call of a background thread makes: so few that closing is prompt, so many that
+# what a call costs by itself does not count.
+CHUNK_PIXELS = 1 << 18
 
 
 class TrainReader:
@@ -164,7 +165,7 @@ class TrainReader:
                       np.empty((self.batch_size, 3, size, size), np.float32)
                       for size in self.resolutions)
         # Images in memory need no decoding: a whole batch is one quick call.
-        chunk = self.batch_size if self._decoded else CHUNK
+        chunk = self.batch_size if self._decoded else _chunk(images)
         return (sizes or images, labels), [
             partial(self._fill_rows, order, epoch, begin, rows, images, labels, sizes)
             for rows in split(self.batch_size, chunk)]
@@ -184,7 +185,8 @@ class TrainReader:
         """Fill `images` and `labels` with what stands at `begin` ... of the epoch's order."""
         loaded = []
         for slot in range(begin, begin + len(labels)):
-            one = next(filter(None, map(self._loader.load, _following(order, slot))), None)
+            one = self._loader.load(int(order[slot % len(order)])) or next(
+                filter(None, map(self._loader.load, _following(order, slot))), None)
             if one is None:
                 raise DataError(self._loader.bad_examples())
             loaded.append(one)
@@ -293,7 +295,7 @@ class EvalReader:
                           np.array(positions))
         good = np.zeros(count, bool)
         return (batch, good), [partial(self._fill, batch, good, rows)
-                               for rows in split(count, CHUNK)]
+                               for rows in split(count, _chunk(batch.images))]
 
     def _fill(self, batch: EvalBatch, good: np.ndarray, rows: range) -> None:
         loaded = {row: self._loader.load(int(batch.positions[row])) for row in rows}
@@ -306,6 +308,11 @@ class EvalReader:
         if batch.labels is not None:
             batch.labels[kept] = [loaded[row].label for row in kept]
         good[kept] = True
+
+
+def _chunk(images: np.ndarray) -> int:
+    """Images of a batch that are made by one call."""
+    return max(1, CHUNK_PIXELS // images[0, 0].size) if len(images) else 1
 
 
 def _following(order: np.ndarray, slot: int) -> Iterator[int]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Tuple
+from typing import Sequence, Tuple
 
 import numpy as np
 
-from igcnet.data.crops import mirrored
+from igcnet.data.crops import mirror
 from igcnet.data.transforms import (
     check_aspect,
     check_choice,
@@ -68,10 +68,15 @@ class RandomResizedCrop:
         """Every size will do."""
 
     def __call__(self, images: np.ndarray, randoms: np.ndarray) -> np.ndarray:
-        crops = np.stack([self._one(image, u.tolist()) for image, u in zip(images, randoms)])
-        return mirrored(crops.transpose(0, 3, 1, 2), randoms[:, self.MIRROR])
+        crops = np.empty((len(images), self.size, self.size, 3), np.uint8)
+        for image, u, out in zip(images, randoms.tolist(), crops):
+            top, left, height, width = self.box(*image.shape[:2], u)
+            crop = resize(image[top:top + height, left:left + width], self.size, self.size,
+                          'pil-bilinear')
+            mirror(crop, u[self.MIRROR], out)
+        return crops.transpose(0, 3, 1, 2)
 
-    def box(self, height: int, width: int, u) -> Tuple[int, int, int, int]:
+    def box(self, height: int, width: int, u: Sequence[float]) -> Tuple[int, int, int, int]:
         """Top, left, height and width of the crop that the numbers `u` draw."""
         low, high = ASPECTS
         for at in range(self.FIRST_TRY, self.draws, 3):
@@ -98,11 +103,6 @@ class RandomResizedCrop:
             return (min(height, width),) * 2
         low, high = ASPECTS
         return (min(height, max(1, round(width / low))), min(width, max(1, round(height * high))))
-
-    def _one(self, image: np.ndarray, u) -> np.ndarray:
-        top, left, height, width = self.box(*image.shape[:2], u)
-        return resize(image[top:top + height, left:left + width], self.size, self.size,
-                      'pil-bilinear')
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,10 @@ class ResizeRandomCrop:
     def __call__(self, images: np.ndarray, randoms: np.ndarray) -> np.ndarray:
         height, width = resized_shape(*images.shape[1:3], self.resize_shorter)
         crops = np.empty((len(images), self.size, self.size, 3), np.uint8)
-        for image, u, crop in zip(images, randoms, crops):
+        for image, u, out in zip(images, randoms.tolist(), crops):
             if image.shape[:2] != (height, width):
                 image = resize(image, width, height, 'pil-bilinear')
             top = int(u[self.TOP] * (height - self.size + 1))
             left = int(u[self.LEFT] * (width - self.size + 1))
-            crop[:] = image[top:top + self.size, left:left + self.size]
-        return mirrored(crops.transpose(0, 3, 1, 2), randoms[:, self.MIRROR])
+            mirror(image[top:top + self.size, left:left + self.size], u[self.MIRROR], out)
+        return crops.transpose(0, 3, 1, 2)

@@ -6,7 +6,7 @@ A transform is an object with
 - ``draws``: how many random numbers it uses for one image (0 here, see `igcnet.data.augment`);
 - ``check(height, width)``: raises `DataError` for an image it cannot work on;
 - ``transform(images, randoms)``: images of one size, uint8 RGB (N, H, W, 3), and uniform random
-  numbers (N, draws) become uint8 (N, 3, size, size).
+  numbers (N, draws) become uint8 (N, 3, size, size), any strides.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class ResizeCrop:
                                for image in images])
         top, left = (self._start(side - self.size) for side in (new_height, new_width))
         crops = images[:, top:top + self.size, left:left + self.size]
-        return np.ascontiguousarray(crops.transpose(0, 3, 1, 2))
+        return crops.transpose(0, 3, 1, 2)
 
     def _start(self, left_over: int) -> int:
         return round(left_over / 2) if self.interpolation == 'pil-bilinear' else left_over // 2
@@ -156,8 +156,14 @@ class Normalisation:
 
     def __call__(self, pixels: np.ndarray, out: np.ndarray) -> None:
         """Fill `out`, float32 (N, 3, H, W), from uint8 `pixels` of the same shape."""
-        np.subtract(pixels, self._mean, out=out)
-        np.multiply(out, self._scale, out=out)
+        count, _, height, width = pixels.shape
+        # OpenCV takes channels apart faster than numpy walks over them; transforms return
+        # pixels whose channels lie side by side, so the reshape copies nothing.
+        planes = cv2.split(pixels.transpose(0, 2, 3, 1).reshape(count * height, width, 3))
+        for plane, mean, scale, channel in zip(planes, self._mean, self._scale,
+                                               out.transpose(1, 0, 2, 3)):
+            np.subtract(plane.reshape(count, height, width), mean, out=channel)
+            np.multiply(channel, scale, out=channel)
 
 
 def check_aspect(height: int, width: int) -> None:

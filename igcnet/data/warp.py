@@ -12,7 +12,7 @@ from typing import Sequence
 import cv2
 import numpy as np
 
-from igcnet.data.crops import fill_colour, mirrored, symmetric, whole
+from igcnet.data.crops import fill_colour, mirror, symmetric
 from igcnet.data.transforms import check_size
 from igcnet.errors import UsageError
 
@@ -84,13 +84,15 @@ class WarpCrop:
         if not self.random:
             crops = [self._centre(self._warp(image, self.min_scale, 1.0)) for image in images]
             return np.stack(crops).transpose(0, 3, 1, 2)
-        crops = np.stack([self._one(image, u) for image, u in zip(images, randoms)])
-        return mirrored(crops.transpose(0, 3, 1, 2), randoms[:, self.MIRROR])
+        crops = np.empty((len(images), self.size, self.size, 3), np.uint8)
+        for image, u, out in zip(images, randoms.tolist(), crops):
+            mirror(self._one(image, u), u[self.MIRROR], out)
+        return crops.transpose(0, 3, 1, 2)
 
-    def _one(self, image: np.ndarray, u: np.ndarray) -> np.ndarray:
+    def _one(self, image: np.ndarray, u: Sequence[float]) -> np.ndarray:
         scale = self.min_scale + u[self.SCALE] * (self.max_scale - self.min_scale)
         warped = self._warp(image, scale, 1 + symmetric(u[self.ASPECT], self.aspect))
-        top, left = (int(whole(u[column], side - self.size + 1))
+        top, left = (int(u[column] * (side - self.size + 1))
                      for column, side in zip((self.TOP, self.LEFT), warped.shape))
         crop = warped[top:top + self.size, left:left + self.size]
         return self._shift_colour(crop, [
