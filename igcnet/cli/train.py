@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from igcnet._backend import set_threads
-from igcnet.cli.common import EXIT_INTERRUPTED, Parser, positive_int, run
+from igcnet.cli.common import EXIT_INTERRUPTED, Parser, colour, numbers, positive_int, run, seed
 from igcnet.cli.network_options import add_network_options, network_from
 from igcnet.errors import UsageError
 
@@ -39,9 +39,9 @@ def build_parser() -> Parser:
                            'placed (default: those of the record)')
     data.add_argument('--data-shape', type=positive_int, metavar='N',
                       help='height and width of the input, with --dataset records (default: 32)')
-    data.add_argument('--mean-rgb', type=_colour, metavar='R,G,B',
+    data.add_argument('--mean-rgb', type=colour, metavar='R,G,B',
                       help="mean, 0..255 (default: the data set's)")
-    data.add_argument('--std-rgb', type=_colour, metavar='R,G,B',
+    data.add_argument('--std-rgb', type=colour, metavar='R,G,B',
                       help="deviation, 0..255 (default: the data set's)")
     data.add_argument('--fb-mean', action='store_true',
                       help="Facebook's mean and deviation, with --dataset imagenet")
@@ -56,7 +56,7 @@ def build_parser() -> Parser:
     recipe.add_argument('--lr', type=float, metavar='RATE')
     recipe.add_argument('--lr-factor', type=float, metavar='F',
                         help='the rate is multiplied by it at each drop')
-    recipe.add_argument('--lr-steps', type=_numbers, metavar='E,E,...', help='epochs of the drops')
+    recipe.add_argument('--lr-steps', type=numbers, metavar='E,E,...', help='epochs of the drops')
     recipe.add_argument('--lr-epoch-step', type=positive_int, metavar='N',
                         help='a drop every N epochs, instead of --lr-steps')
     recipe.add_argument('--aug-type', type=int, choices=(0, 1, 2),
@@ -82,7 +82,7 @@ def build_parser() -> Parser:
                         help='epochs between checkpoints (default: an eighth of all)')
     output.add_argument('--test-batch-size', type=positive_int, metavar='N',
                         help="batch of the validation (default: the data set's)")
-    output.add_argument('--rand-seed', type=_seed, metavar='N', help='(default: from the clock)')
+    output.add_argument('--rand-seed', type=seed, metavar='N', help='(default: from the clock)')
     output.add_argument('--resume', nargs='?', const='', metavar='RUN',
                         help='go on from the newest checkpoint of the run in this folder, or of '
                              'the newest run of this configuration; options that are given again '
@@ -173,25 +173,3 @@ def _changed(settings, given: Dict[str, Any]):
 
 def _program() -> str:
     return 'igcnet train' if Path(sys.argv[0]).name == 'igcnet' else 'python tools/train.py'
-
-
-def _numbers(text: str) -> tuple:
-    try:
-        return tuple(float(word) for word in text.split(','))
-    except ValueError:
-        raise argparse.ArgumentTypeError('%r is not a list of numbers, such as 100,150'
-                                         % text) from None
-
-
-def _colour(text: str) -> tuple:
-    values = _numbers(text)
-    if len(values) != 3:
-        raise argparse.ArgumentTypeError('%r: must be three numbers, for red, green and blue'
-                                         % text)
-    return values
-
-
-def _seed(text: str) -> int:
-    if not (text.isdigit() and int(text) < 2 ** 31):
-        raise argparse.ArgumentTypeError('%r is not a whole number from 0 to 2147483647' % text)
-    return int(text)
