@@ -15,6 +15,7 @@ from igcnet.errors import UsageError
 COMMANDS = {
     'im2rec_pack': 'pack image folders and data sets into record files',
     'augment': 'the augmentation presets, and pictures of what they do',
+    'data': 'how fast a record file is read, decoded and augmented',
     'extract': 'image files out of a record file',
     'train': 'train a network on record files',
     'evaluate': 'accuracy of a trained network on a record file or image folder',

@@ -46,6 +46,14 @@ def build_parser() -> Parser:
     data.add_argument('--fb-mean', action='store_true',
                       help="Facebook's mean and deviation, with --dataset imagenet")
 
+    data.add_argument('--on-bad', choices=('error', 'skip'),
+                      help='an unreadable image stops the run, or is skipped and counted '
+                           '(default: error)')
+    data.add_argument('--decode-threads', type=positive_int, metavar='N',
+                      help='threads that decode and augment (default: one for each core)')
+    data.add_argument('--test-io', action='store_true',
+                      help='only read an epoch, without the network, and print images/s')
+
     recipe = parser.add_argument_group('recipe', 'every value of the recipe can be overridden')
     recipe.add_argument('--recipe', metavar='NAME|FILE',
                         help="igc-cifar, igc-svhn, igc-imagenet (the original's), modern, or a "
@@ -61,6 +69,8 @@ def build_parser() -> Parser:
                         help='a drop every N epochs, instead of --lr-steps')
     recipe.add_argument('--aug-type', type=int, choices=(0, 1, 2),
                         help='0 none, 1 standard, 2 crop and mirror without padding')
+    recipe.add_argument('--augmentation', metavar='NAME',
+                        help='any preset of `igcnet augment --list`, instead of --aug-type')
 
     device = parser.add_argument_group('devices')
     device.add_argument('--gpus', metavar='N,N,...', help='GPU numbers, such as 0,1')
@@ -109,6 +119,7 @@ def _main(argv: Optional[List[str]]) -> int:
     from igcnet.train.loop import Interrupted
     from igcnet.train.settings import read_settings
 
+    test_io = given.pop('test_io', False)
     resume, epoch = given.pop('resume', None), given.pop('load_epoch', None)
     from_original = epoch is not None and 'model_prefix' in given
     if from_original and resume is not None:
@@ -122,6 +133,10 @@ def _main(argv: Optional[List[str]]) -> int:
         print('resuming %s' % checkpoint)
     else:
         settings = _settings(given)
+    if test_io:
+        for number, rate in enumerate(training.test_io(settings), 1):
+            print('epoch %d%s: %s' % (number, ', from memory' if number > 1 else '', rate))
+        return 0
     try:
         training.train(settings, folder, checkpoint, epoch if from_original else 0)
     except Interrupted as stop:
@@ -166,6 +181,8 @@ def _changed(settings, given: Dict[str, Any]):
         raise UsageError('--fb-mean goes with --dataset imagenet only')
     if 'lr_epoch_step' in values and 'lr_steps' in values:
         raise UsageError('--lr-steps and --lr-epoch-step exclude each other')
+    if 'aug_type' in values and 'augmentation' in values:
+        raise UsageError('--aug-type and --augmentation exclude each other')
     known = {f.name for f in fields(RunSettings)} | {f.name for f in fields(Recipe)}
     assert set(values) <= known, set(values) - known
     return settings.changed(**values)

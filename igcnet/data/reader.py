@@ -72,6 +72,8 @@ class TrainReader:
         Batches in an epoch, the same for every part.
     bad : dict of int to str
         Record number and reason of each unreadable image met so far.
+    in_memory : bool
+        Whether the decoded images are kept; known once an epoch has been begun.
 
     Raises
     ------
@@ -119,6 +121,10 @@ class TrainReader:
     @property
     def bad(self):
         return self._loader.bad
+
+    @property
+    def in_memory(self) -> bool:
+        return bool(self._decoded)
 
     def epoch(self, number: int, start_step: int = 0
               ) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
