@@ -160,7 +160,9 @@ class TrainReader:
         order = permutation(self.seed, number, len(self.records))
         jobs = (self._job(order, number, step)
                 for step in range(start_step, self.steps_per_epoch))
-        return in_background(jobs, self.threads)
+        # Images in memory are cut out by Python code, of which two threads would only get into
+        # each other's way.
+        return in_background(jobs, 1 if self.in_memory else self.threads)
 
     def _job(self, order: np.ndarray, epoch: int, step: int):
         """The batch of one step, still empty, and the functions that fill it."""
