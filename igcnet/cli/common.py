@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 import warnings
 from typing import Callable, List, Optional, Tuple
@@ -38,6 +40,10 @@ def run(command: Callable[[Optional[List[str]]], int], argv: Optional[List[str]]
     """Call `command`; a user's mistake becomes one line on stderr and an exit code."""
     # MXNet 1.9.1 uses names that numpy and the standard library have deprecated since.
     warnings.filterwarnings('ignore', category=DeprecationWarning)
+    with contextlib.suppress(ValueError):  # not the main thread
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            # As Ctrl-C, so that temporary files and worker processes are cleared away.
+            signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = command(argv) or 0
         sys.stdout.flush()  # a full disk or closed pipe shows here, not after our last line
@@ -56,6 +62,10 @@ def run(command: Callable[[Optional[List[str]]], int], argv: Optional[List[str]]
         print('error: %s' % problem, file=sys.stderr)
         _discard_unwritable_output()
         return IgcnetError.exit_code
+
+
+def _interrupt(number, frame):
+    raise KeyboardInterrupt
 
 
 def _discard_unwritable_output() -> None:

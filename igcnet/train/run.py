@@ -185,6 +185,7 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
     net.initialize(ctx=devices)
     if settings.load_model:
         load_parameters(net, settings.load_model, ctx=devices)
+    net.set_lowering(settings.lowering)
     net.hybridize(static_alloc=True, static_shape=True)
 
     reader = make_reader(settings, data)

@@ -49,6 +49,8 @@ class RunSettings:
         Number of CPU contexts.
     kv_store : str
         'device' or 'local'.
+    lowering : str
+        'stock' or 'blocked': how grouped convolutions are computed, see `igcnet.layers.lowering`.
     rand_seed : int, optional
         Seed of weights, order and augmentation; default: from the clock, and written down.
     log_dir, exp_name : str
@@ -81,6 +83,7 @@ class RunSettings:
     gpus: str = ''
     cpus: int = 1
     kv_store: str = 'device'
+    lowering: str = 'stock'
     rand_seed: Optional[int] = None
     log_dir: str = './snapshot/'
     exp_name: str = 'exp'
