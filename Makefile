@@ -42,3 +42,4 @@ tables: venv
 # The pictures of the documentation.
 figures: venv
 	$(BIN)/python docs/figures/igc_unit.py
+	$(BIN)/python docs/figures/augmentations.py

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import warnings
-from typing import Callable, List, Optional
+from typing import Callable, List, Optional, Tuple
 
 from igcnet.errors import IgcnetError, UsageError
 
@@ -85,3 +85,28 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError('%r is not a whole number of at least 1' % text)
     return value
+
+
+def numbers(text: str) -> Tuple[float, ...]:
+    """An argparse type: numbers with commas between them."""
+    try:
+        return tuple(float(word) for word in text.split(','))
+    except ValueError:
+        raise argparse.ArgumentTypeError('%r is not a list of numbers, such as 100,150'
+                                         % text) from None
+
+
+def colour(text: str) -> Tuple[float, ...]:
+    """An argparse type: three numbers, for red, green and blue."""
+    values = numbers(text)
+    if len(values) != 3:
+        raise argparse.ArgumentTypeError('%r: must be three numbers, for red, green and blue'
+                                         % text)
+    return values
+
+
+def seed(text: str) -> int:
+    """An argparse type: a seed of the random numbers, MXNet's included."""
+    if not (text.isdigit() and int(text) < 2 ** 31):
+        raise argparse.ArgumentTypeError('%r is not a whole number from 0 to 2147483647' % text)
+    return int(text)

@@ -37,6 +37,10 @@ class RunSettings:
         In units of 0..255; default: the data set's.
     fb_mean : bool
         Facebook's ImageNet mean and std.
+    on_bad : str
+        'error' or 'skip': what an unreadable image does, see `igcnet.data.reader`.
+    decode_threads : int
+        Threads that decode and augment; 0: one for each core.
     test_batch_size : int, optional
         Batch of the validation; default: the data set's.
     gpus : str
@@ -73,6 +77,8 @@ class RunSettings:
     mean_rgb: Optional[Tuple[float, ...]] = None
     std_rgb: Optional[Tuple[float, ...]] = None
     fb_mean: bool = False
+    on_bad: str = 'error'
+    decode_threads: int = 0
     test_batch_size: Optional[int] = None
     gpus: str = ''
     cpus: int = 1
