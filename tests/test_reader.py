@@ -355,17 +355,6 @@ def test_unknown_options_are_type_errors(record):
         EvalReader(record, 8, NO_CHANGE, scale_r=1.0)
 
 
-@pytest.mark.parametrize('preset, memory_limit, threads', [
-    ('igc-1', 512 << 20, 1), ('igc-1', 0, 3), ('mutualnet-cifar', 512 << 20, 1),
-    ('dgc-imagenet', 512 << 20, 3)])
-def test_one_thread_makes_quick_batches(record, preset, memory_limit, threads):
-    batches = reader(record, preset=preset, threads=3, memory_limit=memory_limit).epoch(0)
-    next(batches)
-    found = [t for t in threading.enumerate() if t.name.startswith(THREAD_NAME)]
-    batches.close()
-    assert len(found) == threads
-
-
 @pytest.mark.parametrize('settings, message', [
     (dict(batch_size=0), 'batch_size=0'), (dict(threads=None), 'threads=None'),
     (dict(on_bad=True), 'on_bad=True')])
