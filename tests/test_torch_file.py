@@ -490,6 +490,12 @@ def test_zip_with_two_members_of_one_name(tmp_path):
     assert 'two members' in refusal(path)
 
 
+def test_zip_member_with_a_name_that_is_no_text(tmp_path):
+    path = build.zip_file(tmp_path / 'a.pt', b'N', {}, **{'\u00fc': b''})
+    path.write_bytes(path.read_bytes().replace('\u00fc'.encode(), b'\xff\xff'))
+    assert 'zip container is broken' in refusal(path)
+
+
 def some_file(container, folder):
     path = folder / 'whole.pt'
     state = build.ordered(weight=np.arange(6, dtype='f4').reshape(2, 3), count=np.array(3))

@@ -18,13 +18,14 @@ strides, so several tensors may share a storage.
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from io import BytesIO
 from typing import Any, BinaryIO, Dict, NamedTuple
 
 from igcnet.convert.ndarray_file import file_size
-from igcnet.convert.pickle_machine import Machine, PickleError, Source
+from igcnet.convert.pickle_machine import FAULTS, Machine, PickleError, Source
 from igcnet.convert.torch_globals import find_global
 from igcnet.convert.torch_plain import plain_value
 from igcnet.convert.torch_tar import BLOCK, is_tar, read_tar
@@ -100,8 +101,10 @@ def _read_zip(stream: BinaryIO, size: int) -> Any:
     try:
         with zipfile.ZipFile(stream) as archive:
             return _Zip(archive, size).read()
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError,
-            OverflowError, LookupError) as problem:
+    except PickleError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, OSError,
+            *FAULTS) as problem:  # zipfile lets all of these out
         raise PickleError('damaged: its zip container is broken (%s)'
                           % str(problem).split('\n')[0]) from None
 
