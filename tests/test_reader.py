@@ -315,6 +315,17 @@ def test_closing_an_epoch_early_leaves_no_thread(record, memory_limit):
     assert not [t for t in threading.enumerate() if t.name.startswith(THREAD_NAME)]
 
 
+@pytest.mark.parametrize('preset, memory_limit, threads', [
+    ('igc-1', 512 << 20, 1), ('igc-1', 0, 3), ('mutualnet-cifar', 512 << 20, 1),
+    ('dgc-imagenet', 512 << 20, 3)])
+def test_one_thread_makes_quick_batches(record, preset, memory_limit, threads):
+    batches = reader(record, preset=preset, threads=3, memory_limit=memory_limit).epoch(0)
+    next(batches)
+    found = [t for t in threading.enumerate() if t.name.startswith(THREAD_NAME)]
+    batches.close()
+    assert len(found) == threads
+
+
 @pytest.mark.parametrize('settings, message', [
     (dict(batch_size=0), 'batch_size=0'), (dict(batch_size=2.5), 'batch_size=2.5'),
     (dict(num_parts=0), 'num_parts=0'), (dict(part_index=-1), 'part_index=-1'),

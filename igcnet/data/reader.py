@@ -12,6 +12,7 @@ from typing import Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from igcnet.data.background import in_background
+from igcnet.data.crops import CropMirror
 from igcnet.data.loading import Loader, check_at_least, decode_all, split
 from igcnet.data.randomness import check_seed, permutation, uniforms
 from igcnet.data.records import RecordFile
@@ -25,6 +26,7 @@ LAST_BATCH = ('wrap', 'discard')
 # Pixels that one call of a background thread makes: so few that closing is prompt, so many that
 # what a call costs by itself does not count.
 CHUNK_PIXELS = 1 << 18
+QUICK_SIZE = 64
 
 
 class TrainReader:
@@ -160,9 +162,12 @@ class TrainReader:
         order = permutation(self.seed, number, len(self.records))
         jobs = (self._job(order, number, step)
                 for step in range(start_step, self.steps_per_epoch))
-        # Images in memory are cut out by Python code, of which two threads would only get into
-        # each other's way.
-        return in_background(jobs, 1 if self.in_memory else self.threads)
+        return in_background(jobs, 1 if self._is_quick() else self.threads)
+
+    def _is_quick(self) -> bool:
+        """Whether a batch takes so little that threads would mostly wait for Python's lock."""
+        return (self.in_memory and isinstance(self.augmentation, CropMirror)
+                and self.augmentation.size <= QUICK_SIZE)
 
     def _job(self, order: np.ndarray, epoch: int, step: int):
         """The batch of one step, still empty, and the functions that fill it."""
@@ -172,11 +177,9 @@ class TrainReader:
         sizes = tuple(images if size == images.shape[2] else
                       np.empty((self.batch_size, 3, size, size), np.float32)
                       for size in self.resolutions)
-        # Images in memory need no decoding: a whole batch is one quick call.
-        chunk = self.batch_size if self._decoded else _chunk(images)
         return (sizes or images, labels), [
             partial(self._fill_rows, order, epoch, begin, rows, images, labels, sizes)
-            for rows in split(self.batch_size, chunk)]
+            for rows in split(self.batch_size, _chunk(images))]
 
     def _fill_rows(self, order: np.ndarray, epoch: int, begin: int, rows: range,
                    images: np.ndarray, labels: np.ndarray, sizes: Sequence[np.ndarray]) -> None:
