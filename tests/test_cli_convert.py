@@ -184,6 +184,20 @@ def test_network_with_several_widths(tmp_path, capsys):
     assert_same_values(net, other)
 
 
+def test_dynamic_network(tmp_path, capsys):
+    """The graph of dynamic group convolutions is read back like any other."""
+    settings = dict(stages='1-1-1', growth='8-8-8', classes=5)
+    net = random_network('dydensenet', **settings)
+    save_torch(net, family_of(igcnet.get_spec('dydensenet')), tmp_path / 'a.pt')
+    code, _, err = run(capsys, 'torch_to_mxnet', '--network', 'dydensenet', '--stages', '1-1-1',
+                       '--growth', '8-8-8', '--classes', 5, '--input', tmp_path / 'a.pt',
+                       '--output', tmp_path / 'ours')
+    assert (code, err) == (0, '')
+    other = load_network(symbol=tmp_path / 'ours-symbol.json', params=tmp_path / 'ours-0000.params')
+    x = mx.nd.array(images())
+    assert np.array_equal(other(x).asnumpy(), net(x).asnumpy())
+
+
 # mxnet_to_torch
 
 

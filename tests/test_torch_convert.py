@@ -581,6 +581,24 @@ def test_sweep_reports_what_is_wrong(shared_fixtures, tmp_path):
     assert not list(compare_all(tmp_path, tmp_path / 'out', 1e-4))[1].sound
 
 
+@pytest.mark.parametrize('system, network, config, expected', [
+    ('menet', 'shufflenet_group_8', dict(name='shufflenet_group_8', init_mul=1, width_mul=1.5),
+     ('shufflenet', dict(groups=8, init_mul=1, width_mul=1.5, classes=7))),
+    ('igcv3', 'igcv3', dict(width_multiplier=0.5, downsampling=16, dropout_prob=0.2),
+     ('igcv3', dict(width=0.5, downsampling=16, classes=7))),
+    ('mutualnet', 'mobilenet_v2', dict(dataset='cifar10', width_mult_list=[0.5], lr=0.1),
+     ('mobilenet_v2_us', dict(cifar10_rows=True, width_mult_list=[0.5], classes=7))),
+    ('mutualnet', 'wideresnet', dict(dataset='cifar100', depth=16),
+     ('wideresnet28_10_us', dict(depth=16, classes=7))),
+    ('dgc', 'dydensenet', dict(data='imagenet', stages=[1, 1], heads=4),
+     ('dydensenet', dict(form='imagenet', stages=[1, 1], heads=4, classes=7))),
+    ('dgc', 'dyresnet18', dict(data='cifar10', heads=2),
+     ('dyresnet18', dict(heads=2, classes=7)))])
+def test_settings_of_the_originals(system, network, config, expected):
+    facts = dict(system=system, network=network, config=config, num_classes=7, checkpoint='a.pt')
+    assert our_settings(facts, Path('.')) == expected
+
+
 def test_no_cases(tmp_path):
     from igcnet.deploy.originals import find_cases
     with pytest.raises(CheckpointError, match='no case of an original'):

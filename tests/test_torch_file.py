@@ -333,6 +333,7 @@ ATTACKS = {
     'a short persistent id': (b'(' + build.text('storage') + b'tQ', 'is no storage'),
     'a storage of no class': (build.storage().replace(build.name('torch', 'FloatStorage'), b'N'),
                               'is no storage'),
+    'a storage with a long key': (build.storage('0' * 1000), 'is no storage'),
     'a storage of negative size': (build.storage(count=-4), 'is no storage'),
     'a storage as the value': (build.entry(build.storage()), 'stands where a value should be'),
     'a function as the value': (build.entry(build.name('torch', 'Size')), 'torch.Size stands'),

@@ -45,7 +45,6 @@ def build_parser() -> Parser:
                       help="deviation, 0..255 (default: the data set's)")
     data.add_argument('--fb-mean', action='store_true',
                       help="Facebook's mean and deviation, with --dataset imagenet")
-
     data.add_argument('--on-bad', choices=('error', 'skip'),
                       help='an unreadable image stops the run, or is skipped and counted '
                            '(default: error)')

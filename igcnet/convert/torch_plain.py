@@ -13,7 +13,7 @@ from igcnet.convert.torch_globals import NumpyArray
 from igcnet.convert.torch_values import Storages, Tensor, tensor_array
 
 DEEPEST = 100          # containers in containers
-MOST_VALUES = 1 << 23  # when what is shared is written out
+MOST_VALUES = 1 << 21  # when what is shared is written out
 MOST_COPIED = 16       # times what all storages hold
 
 

@@ -68,23 +68,23 @@ class Report:
     def _named(self) -> List[Tuple[str, List[str]]]:
         """The kinds of fault with the entries that have it."""
         shapes = ['%s: %s in the file, %s in the network'
-                  % (_shown(entry.key), entry.shape, entry.expected) for entry in self.misshapen]
-        return [('unused', list(map(_shown, self.unused))),
-                ('missing', list(map(_shown, self.missing))), ('of another shape', shapes)]
+                  % (shown(entry.key), entry.shape, entry.expected) for entry in self.misshapen]
+        return [('unused', list(map(shown, self.unused))),
+                ('missing', list(map(shown, self.missing))), ('of another shape', shapes)]
 
     def table(self, every_entry: bool = False) -> str:
         """The report as text; with `every_entry` the converted ones by name."""
         lines = ['%s: %s container, parameters in %s%s' % (
             self.source, self.container, self.place,
-            ', keys begin with %r' % self.prefix if self.prefix else '')]
+            ', keys begin with %s' % shown(repr(self.prefix)) if self.prefix else '')]
         lines.append('converted         %5d  %s numbers' % (
             len(self.converted), format(sum(int(np.prod(entry.shape, dtype=np.int64))
                                             for entry in self.converted), ',')))
         if every_entry:
-            width = max([len(_shown(entry.key)) for entry in self.converted], default=0)
-            lines += ['    %s  %s  %s' % (_shown(entry.key).ljust(width), entry.path, entry.shape)
+            width = max([len(shown(entry.key)) for entry in self.converted], default=0)
+            lines += ['    %s  %s  %s' % (shown(entry.key).ljust(width), entry.path, entry.shape)
                       for entry in self.converted]
-        kinds = sorted({_shown(key.rpartition('.')[2]) for key in self.kept})
+        kinds = sorted({shown(key.rpartition('.')[2]) for key in self.kept})
         lines.append('kept aside        %5d  %s' % (len(self.kept), ', '.join(kinds)))
         for word, names in self._named():
             lines.append('%-16s  %5d' % (word, len(names)))
@@ -92,11 +92,11 @@ class Report:
             if len(names) > NAMES_SHOWN and not every_entry:
                 lines.append('    ... and %d more' % (len(names) - NAMES_SHOWN))
         lines.append('beside them       %5d  %s' % (len(self.beside),
-                                                    ', '.join(map(_shown, self.beside))))
+                                                    ', '.join(map(shown, self.beside))))
         return '\n'.join(line.rstrip() for line in lines)
 
 
-def _shown(key: str) -> str:
+def shown(key: str) -> str:
     """A key of a file for people: control characters would reach their terminal."""
     key = key if len(key) <= LONGEST_SHOWN else key[:LONGEST_SHOWN - 3] + '...'
     return key if key.isprintable() else repr(key)

@@ -28,6 +28,7 @@ STORAGE_CLASSES = {storage: name for name, (storage, _) in ELEMENT_TYPES.items()
 STORAGE_CLASSES['UntypedStorage'] = 'uint8'
 
 MOST_DIMENSIONS = 32       # NumPy's own limit
+LONGEST_KEY = 100
 LARGEST_SHAPE = 1 << 48    # product of the extents, of arrays without elements too
 
 
@@ -104,7 +105,7 @@ def storage_identity(identity: Any, parts: int) -> Tuple[str, str, int]:
         raise refuse_identity(identity)
     _, kind, key, location, count = identity[:5]
     if type(kind) is not StorageClass or type(key) is not str or type(location) is not str or (
-            not is_count(count)):
+            len(key) > LONGEST_KEY or not is_count(count)):
         raise refuse_identity(identity)
     return key, kind.element_type, count
 

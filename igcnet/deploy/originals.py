@@ -62,6 +62,7 @@ def our_settings(facts: Dict[str, Any], folder: Path) -> Optional[Tuple[str, Dic
         return None
     if system == 'mutualnet':
         network = SLIMMABLE[network]
+        config['cifar10_rows'] = config.get('dataset') == 'cifar10'
     elif network.startswith('shufflenet_group_'):
         network, config['groups'] = 'shufflenet', int(network[len('shufflenet_group_'):])
     elif system == 'igcv3':
@@ -69,7 +70,7 @@ def our_settings(facts: Dict[str, Any], folder: Path) -> Optional[Tuple[str, Dic
             network += '_mxnet'
         config['width'] = config.get('width_multiplier', config.get('multiplier'))
     elif system == 'dgc':
-        config['form'] = 'imagenet' if config['data'] == 'imagenet' else 'cifar'
+        config['form'] = 'imagenet' if config.get('data') == 'imagenet' else 'cifar'
     known = get_spec(network).settings()
     return network, {key: value for key, value in config.items() if key in known}
 
