@@ -243,3 +243,24 @@ def test_mutations_are_errors_or_records(dataset, tmp_path):
                 refused += 1
                 break
     assert refused > 300
+
+
+def test_read_image_gives_the_first_label_and_the_image_of_read(tmp_path):
+    images = [b'', b'abc', MAGIC_BYTES * 3, b'12' + MAGIC_BYTES, bytes(range(256)) * 9]
+    labels = [1.5, (2.0, 7.0), 3.0, -4.0, (5.0,)]
+    content = b''.join(frame(pack_record(label, 9, image)) for label, image in zip(labels, images))
+    (tmp_path / 'a.rec').write_bytes(content)
+    records = RecordFile(tmp_path / 'a')
+    for position, (label, image) in enumerate(zip(labels, images)):
+        assert records.read(position).image == image
+        assert records.read_image(position) == (np.ravel(label)[0], image)
+
+
+@pytest.mark.parametrize('offset', [-4, 5, 10 ** 9])
+def test_read_image_names_the_record_of_a_wrong_offset(tmp_path, offset):
+    (tmp_path / 'a.rec').write_bytes(frame(pack_record(1.0, 1, b'x' * 50)) * 2)
+    records = RecordFile(tmp_path / 'a')
+    records.offsets[1] = offset
+    assert records.read_image(0) == (1.0, b'x' * 50)
+    with pytest.raises(DataError, match=r'a\.rec, record 1 \(key 1\): '):
+        records.read_image(1)
