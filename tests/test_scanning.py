@@ -127,3 +127,23 @@ def test_archive_members_outside_are_only_names(tmp_path):
         assert tree.read('cat/1.jpg') == data
         with pytest.raises(DataError, match='no file cat/link.jpg in this archive'):
             tree.read('cat/link.jpg')
+
+
+def test_split_by_folder_can_be_forced():
+    folders = {'': [], 'train': [], 'train/a': ['1.jpg'], 'docs': ['x.txt'], '__MACOSX': []}
+    with pytest.raises(DataError, match='no images right in its class folders'):
+        scan_tree(folders, 'root')
+    scan = scan_tree(folders, 'root', split_by_folder=True)
+    assert scan.classes == ['a'] and names_of(scan) == {'train': [(0, 0.0, 'train/a/1.jpg')]}
+
+
+@pytest.mark.parametrize('folders, message', [
+    ({'cat': ['1.jpg'], 'dog': ['2.jpg']}, 'root: the folder cat is no part'),
+    ({'val': [], 'val/a': ['1.jpg']}, 'root: there is no folder train'),
+    ({'': ['1.jpg'], 'train': [], 'train/a': ['1.jpg']}, 'root: 1 images lie beside the folders'),
+    ({'train': [], 'train/a': ['1.jpg'], 'val': [], 'val/a': ['1.jpg'], 'valid': [],
+      'valid/a': ['1.jpg']}, 'folders val and valid are both the part val'),
+])
+def test_split_by_folder_that_cannot_be(folders, message):
+    with pytest.raises(DataError, match=message):
+        scan_tree({'': [], **folders}, 'root', split_by_folder=True)

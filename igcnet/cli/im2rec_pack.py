@@ -26,11 +26,14 @@ follow the sorted folder names. Names that start with a dot are left out.
 """
 
 DATASETS = ('digits', 'cifar10', 'cifar100')
+# Those of igcnet.data.transforms, which would bring OpenCV with it.
+INTERPOLATIONS = ('bilinear', 'area', 'cubic', 'pil-bilinear')
 
 # Which options mean something in which way of working: option name -> groups.
-_LISTING = ('exts', 'recursive', 'chunks', 'train_ratio', 'test_ratio')
+_LISTING = ('exts', 'recursive', 'chunks', 'train_ratio', 'test_ratio', 'stratified',
+            'split_by_folder')
 _ORDER = ('shuffle', 'seed')
-_STORING = ('resize', 'center_crop', 'quality', 'color', 'encoding')
+_STORING = ('resize', 'interp', 'center_crop', 'quality', 'color', 'encoding')
 _RUNNING = ('num_thread', 'max_bad')
 _PACKING = ('pass_through',) + _STORING + _RUNNING
 
@@ -57,6 +60,11 @@ def build_parser() -> Parser:
                        'PREFIX_train; what train and test leave is PREFIX_val')
     group.add_argument('--test-ratio', type=float, default=0.0, help='part of the images for '
                        'PREFIX_test')
+    group.add_argument('--stratified', action='store_true', help='take --train-ratio and '
+                       '--test-ratio of each class, not only of the whole')
+    group.add_argument('--split-by-folder', action='store_true', help='the folders train, val and '
+                       'test of ROOT are the parts; this is seen without the option when ROOT '
+                       'holds nothing else')
     group.add_argument('--recursive', action='store_true', help='each folder with images is a '
                        'class, at any depth')
     group.add_argument('--no-shuffle', dest='shuffle', action='store_false',
@@ -68,6 +76,8 @@ def build_parser() -> Parser:
                        'it is decoded all the same, to check it')
     group.add_argument('--resize', type=int, default=0, help='new length of the shorter side; 0 '
                        'keeps the size')
+    group.add_argument('--interp', choices=INTERPOLATIONS, default='bilinear', help='how --resize '
+                       "interpolates; bilinear is MXNet's im2rec, area avoids its aliasing")
     group.add_argument('--center-crop', action='store_true', help='cut to a centred square, before '
                        'resizing')
     group.add_argument('--quality', type=int, default=argparse.SUPPRESS,
@@ -178,7 +188,8 @@ def _pack(arguments, plans, classes, options: Dict[str, Any], encoding: str) -> 
     from igcnet.data.packing import pack
     settings = vars(arguments)
     how = Encoding(arguments.pass_through, arguments.resize, arguments.center_crop,
-                   settings.get('quality'), arguments.color, settings.get('encoding', encoding))
+                   settings.get('quality'), arguments.color, settings.get('encoding', encoding),
+                   arguments.interp)
     packed = pack(plans, classes, how, options, settings.get('num_thread'), arguments.max_bad,
                   show_progress=True)
     for plan, records, skipped in packed:
@@ -192,7 +203,7 @@ def _list_options(arguments):
     from igcnet.data.planning import ListOptions
     return ListOptions(tuple(arguments.exts), arguments.recursive, arguments.shuffle,
                        arguments.seed, arguments.chunks, arguments.train_ratio,
-                       arguments.test_ratio)
+                       arguments.test_ratio, arguments.stratified, arguments.split_by_folder)
 
 
 def _refuse(given, options: Sequence[str], reason: str) -> None:

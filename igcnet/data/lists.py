@@ -6,7 +6,7 @@ import math
 import os
 import random
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
 
 from igcnet.errors import DataError, UsageError
 from igcnet.files import PathLike, atomic_path
@@ -90,8 +90,13 @@ def shuffled(items: Sequence[Item], seed: int) -> List[Item]:
 
 
 def split_items(items: Sequence[Item], chunks: int = 1, train_ratio: float = 1.0,
-                test_ratio: float = 0.0) -> Dict[str, Sequence[Item]]:
+                test_ratio: float = 0.0, stratified: bool = False) -> Dict[str, Sequence[Item]]:
     """Cut a list into chunks, and each chunk into test, train and val parts.
+
+    Parameters
+    ----------
+    stratified : bool
+        Take the ratios of each class instead of the whole chunk; every part keeps the order.
 
     Returns
     -------
@@ -116,20 +121,50 @@ def split_items(items: Sequence[Item], chunks: int = 1, train_ratio: float = 1.0
         if train_ratio == 1.0:
             parts['_'.join(start)] = chunk
             continue
-        test = int(size * test_ratio)
-        train = test + int(size * train_ratio)
-        if not _has_validation(train_ratio, test_ratio):
-            train = len(chunk)
+        if stratified:
+            test, train, val = _cut_classes(chunk, train_ratio, test_ratio)
         else:
-            parts['_'.join(start + ['val'])] = chunk[train:]
+            test, train, val = _cut(chunk, int(size * test_ratio), int(size * train_ratio))
+        if _has_validation(train_ratio, test_ratio):
+            parts['_'.join(start + ['val'])] = val
+        else:
+            train = [*train, *val]
         if test_ratio:
-            parts['_'.join(start + ['test'])] = chunk[:test]
-        parts['_'.join(start + ['train'])] = chunk[test:train]
+            parts['_'.join(start + ['test'])] = test
+        parts['_'.join(start + ['train'])] = train
     for name, part in parts.items():
         if not part:
             raise UsageError('%d images are too few: part %r would be empty; change --train-ratio, '
                              '--test-ratio or --chunks' % (len(items), name))
     return parts
+
+
+def _cut(items: Sequence[Item], test: int, train: int) -> Tuple[Sequence[Item], ...]:
+    """The first `test` items, the next `train`, and what is left."""
+    return items[:test], items[test:test + train], items[test + train:]
+
+
+def _cut_classes(items: Sequence[Item], train_ratio: float,
+                 test_ratio: float) -> Tuple[List[Item], ...]:
+    """Test, training and validation items with the ratios of each class.
+
+    Rounding is to the nearest, so that small classes are not left out of the small parts; but
+    the first image of a class is for training and the next ones for the other parts.
+    """
+    by_class: Dict[Any, List[int]] = {}
+    for position, item in enumerate(items):
+        by_class.setdefault(item.label, []).append(position)
+    chosen: List[List[int]] = [[], [], []]
+    has_validation = _has_validation(train_ratio, test_ratio)
+    for positions in by_class.values():
+        count = len(positions)
+        test = max(1, round(count * test_ratio)) if test_ratio else 0
+        val = max(1, round(count * (1 - train_ratio - test_ratio))) if has_validation else 0
+        test = min(test, count - 1)
+        val = min(val, count - 1 - test)
+        for part, some in zip(chosen, _cut(positions, test, count - test - val)):
+            part += some
+    return tuple([items[position] for position in sorted(part)] for part in chosen)
 
 
 def check_ratios(train_ratio: float, test_ratio: float) -> None:

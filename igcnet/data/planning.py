@@ -43,6 +43,11 @@ class ListOptions(NamedTuple):
         Number of data sets of equal size.
     train_ratio, test_ratio : float
         Parts of the images; what is left is for validation.
+    stratified : bool
+        The parts have these ratios of each class, not only of the whole.
+    split_by_folder : bool
+        The top folders are parts (train, val, test), whatever else is there. Without it a tree
+        is taken so when it holds nothing but such folders.
     """
 
     exts: Tuple[str, ...] = EXTENSIONS
@@ -52,12 +57,16 @@ class ListOptions(NamedTuple):
     chunks: int = 1
     train_ratio: float = 1.0
     test_ratio: float = 0.0
+    stratified: bool = False
+    split_by_folder: bool = False
 
     def check(self) -> ListOptions:
         """The same with normal extensions; UsageError for values that cannot work."""
         check_ratios(self.train_ratio, self.test_ratio)
         if self.chunks < 1:
             raise UsageError('--chunks %d: must be at least 1' % self.chunks)
+        if self.stratified and self.train_ratio == 1:
+            raise UsageError('--stratified says how --train-ratio divides; give --train-ratio')
         exts = tuple(sorted({'.' + name.lower().lstrip('.') for name in self.exts}))
         return self._replace(exts=exts)
 
@@ -88,7 +97,7 @@ def scan_parts(tree: Tree, where: str, options: ListOptions) -> Tuple[Scan, bool
     """
     options = options.check()
     scan = scan_tree(tree.folders(), where, options.exts, options.recursive,
-                     isinstance(tree, TarTree))
+                     isinstance(tree, TarTree), options.split_by_folder)
     by_folder = '' not in scan.parts
     warnings = list(scan.warnings)
     if by_folder and (options.chunks, options.train_ratio, options.test_ratio) != (1, 1.0, 0.0):
@@ -97,7 +106,8 @@ def scan_parts(tree: Tree, where: str, options: ListOptions) -> Tuple[Scan, bool
     parts = {part: shuffled(items, options.seed) if options.shuffle else items
              for part, items in scan.parts.items()}
     if not by_folder:
-        parts = split_items(parts[''], options.chunks, options.train_ratio, options.test_ratio)
+        parts = split_items(parts[''], options.chunks, options.train_ratio, options.test_ratio,
+                            options.stratified)
         warnings += _missing_classes(parts, scan.classes)
     if len(scan.classes) == 1:
         warnings.append('%s: only one class (%s)' % (where, scan.classes[0]))
@@ -153,10 +163,11 @@ def write_lists(prefix: str, tree: Tree, where: str,
     warnings : list of str
     """
     flat = scan_flat(tree.folders(), options.check().exts)
-    if flat:
+    if flat and not options.split_by_folder:
         # im2rec's form for images whose labels are filled in later.
         items = shuffled(flat, options.seed) if options.shuffle else flat
-        parts = split_items(items, options.chunks, options.train_ratio, options.test_ratio)
+        parts = split_items(items, options.chunks, options.train_ratio, options.test_ratio,
+                            options.stratified)
         warnings = ['%s has no class folders: every image gets label 0' % where]
         in_folder, classes = is_folder(prefix), None
     else:

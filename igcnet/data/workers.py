@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from typing import Any, Callable, Deque, Iterator, List, Optional, Sequence, Tuple, Union
 
 import cv2
@@ -107,6 +108,13 @@ def _process_context():
     # without the threads that would open them, and waits for ever.
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload([__name__])
+    # Ctrl-C reaches every process of the terminal, and the main one decides what happens: the
+    # others inherit the mask, so that not even their start can be interrupted.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return context
 
 
@@ -124,8 +132,6 @@ _worker_messages: Any = None
 
 def _start_worker(encoding: Encoding) -> None:
     global _worker_encoding, _worker_messages
-    # Ctrl-C reaches every process of the terminal; the main one decides what happens.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     _worker_encoding = encoding
     _worker_messages = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
