@@ -207,10 +207,9 @@ def test_all_parts_or_none(tmp_path):
 
 def test_file_that_vanished_and_pipe(tmp_path):
     os.mkfifo(str(tmp_path / 'pipe.jpg'))
-    tree = FolderTree(tmp_path)
     (tmp_path / 'good.jpg').write_bytes(file_bytes(picture()))
     items = [Item(0, 0.0, 'gone.jpg'), Item(1, 0.0, 'pipe.jpg'), Item(2, 0.0, 'good.jpg')]
-    plan = Plan(str(tmp_path / 'x'), items, lambda item: tree.fetch(item.name), {'kind': 'list'})
+    plan = Plan(str(tmp_path / 'x'), items, str(tmp_path), {'kind': 'list'})
     assert pack([plan], None, AS_IS, {}, 1, 2)[0].records == 1
     assert (tmp_path / 'x-skipped.txt').read_text() == (
         'gone.jpg\tcannot be read (No such file or directory)\n'
@@ -249,7 +248,7 @@ class Deadly:
 def test_dead_worker_is_one_line(tmp_path):
     items = [Item(key, 0.0, '%d.jpg' % key) for key in range(500)]
     plan = Plan(str(tmp_path / 'x'), items, lambda item: Deadly(), {'kind': 'list'})
-    with pytest.raises(DataError, match=r'a worker process died while .* from 0.jpg to \d+.jpg'):
+    with pytest.raises(DataError, match=r'a worker process died .* from 0.jpg to \d+.jpg'):
         pack([plan], None, AS_IS, {}, 1)
     assert not contents(tmp_path)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from igcnet.data.arrays import ArrayDataset
 from igcnet.data.encoding import Source
@@ -21,7 +21,7 @@ from igcnet.data.lists import (
 from igcnet.data.packing import Plan
 from igcnet.data.records import RecordPaths
 from igcnet.data.scanning import EXTENSIONS, Scan, scan_flat, scan_tree
-from igcnet.data.trees import TarTree, Tree
+from igcnet.data.trees import FolderTree, TarTree, Tree
 from igcnet.errors import DataError, IgcnetError, UsageError
 from igcnet.files import read_json, write_text
 
@@ -147,9 +147,11 @@ def plan_arrays(prefix: str, dataset: ArrayDataset, source: Dict[str, Any],
     return plans
 
 
-def fetch_from(tree: Tree) -> Callable[[Item], Source]:
-    """The function that gives the source of an item of `tree`."""
-    return lambda item: tree.fetch(item.name)
+def fetch_from(tree: Tree) -> Union[str, Callable[[Item], Source]]:
+    """How `Plan` gets at the images of `tree`."""
+    if isinstance(tree, FolderTree):
+        return tree.root
+    return lambda item: tree.read(item.name)
 
 
 def write_lists(prefix: str, tree: Tree, where: str,

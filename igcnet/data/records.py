@@ -28,6 +28,8 @@ MAX_LENGTH = (1 << 29) - 1
 _MAGIC_BYTES = struct.pack('<I', MAGIC)
 _FRAME = struct.Struct('<II')
 _HEADER = struct.Struct('<IfQQ')
+_FRAME_AND_HEADER = struct.Struct('<IIIfQQ')
+_PADDING = [b'\0' * size for size in range(4)]
 WHOLE, FIRST, MIDDLE, LAST = range(4)
 
 Label = Union[float, Sequence[float]]
@@ -96,6 +98,27 @@ def frame(payload: bytes) -> bytes:
             flag = FIRST if number == 0 else LAST if number == len(parts) - 1 else MIDDLE
         out.append(_FRAME.pack(MAGIC, flag << 29 | len(part)) + part + b'\0' * (-len(part) % 4))
     return b''.join(out)
+
+
+def frame_all(labels: Sequence[float], keys: Sequence[int],
+              images: Sequence[bytes]) -> Tuple[bytes, List[int]]:
+    """The bytes of many records with one label each, joined, and their lengths.
+
+    The same as `frame` of each `pack_record`, several times faster.
+    """
+    pieces, lengths = [], []
+    for label, key, image in zip(labels, keys, images):
+        length = _HEADER.size + len(image)
+        padding = -length % 4
+        pieces.append(_FRAME_AND_HEADER.pack(MAGIC, length, 0, label, key, 0))
+        pieces.append(image)
+        pieces.append(_PADDING[padding])
+        lengths.append(_FRAME.size + length + padding)
+    data = b''.join(pieces)
+    if data.count(_MAGIC_BYTES) == len(lengths) and max(lengths, default=0) <= MAX_LENGTH:
+        return data, lengths
+    framed = [frame(pack_record(*record)) for record in zip(labels, keys, images)]
+    return b''.join(framed), [len(record) for record in framed]
 
 
 def _split_at_magic(payload: bytes) -> List[bytes]:

@@ -56,13 +56,10 @@ class FolderTree:
                            for entry in visible if entry.is_dir())
         return found
 
-    def fetch(self, name: str) -> str:
-        """Path of a file, for a worker process to read."""
-        return os.path.join(self.root, name)
-
     def read(self, name: str) -> bytes:
         """Content of a file."""
-        return read_file(self.fetch(name), self.fetch(name))
+        path = os.path.join(self.root, name)
+        return read_file(path, path)
 
 
 class TarTree:
@@ -113,8 +110,6 @@ class TarTree:
         except OSError as problem:
             raise DataError('%s: cannot read %s (%s)'
                             % (self._where, name, problem.strerror)) from None
-
-    fetch = read
 
 
 Tree = Union[FolderTree, TarTree]

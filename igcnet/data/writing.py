@@ -47,26 +47,26 @@ class RecordWriter:
 
     def add(self, item: Item, image: bytes) -> None:
         """Append one encoded image with the label and key of `item`. Keys must differ."""
-        self.add_framed([item], [frame(pack_record(item.label, item.key, image))])
+        record = frame(pack_record(item.label, item.key, image))
+        self.add_framed([item], record, [len(record)])
 
-    def add_framed(self, items: Sequence[Item], framed: Sequence[bytes]) -> None:
-        """Append records as `igcnet.data.records.frame` made them."""
+    def add_framed(self, items: Sequence[Item], framed: bytes, lengths: Sequence[int]) -> None:
+        """Append records as `igcnet.data.records.frame` made them: joined, and their lengths."""
         index = []
-        for item, record in zip(items, framed):
+        for item, length in zip(items, lengths):
             index.append(b'%d\t%d\n' % (item.key, self.size))
-            self.size += len(record)
+            self.size += length
         self.records += len(items)
         self._write('rec', framed)
-        self._write('idx', index)
+        self._write('idx', b''.join(index))
         if 'lst' in self._files:
-            self._write('lst', [list_line(item) for item in items])
+            self._write('lst', b''.join(map(list_line, items)))
         if any(isinstance(item.label, tuple) for item in items):
             self._counts = None  # several labels per image: there are no classes to count
         elif self._counts is not None:
             self._counts.update(item.label for item in items)
 
-    def _write(self, part: str, pieces: Sequence[bytes]) -> None:
-        data = b''.join(pieces)
+    def _write(self, part: str, data: bytes) -> None:
         self._files[part].write(data)
         self.sums[part].update(data)
 
