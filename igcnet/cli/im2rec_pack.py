@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Any, Dict, List, Optional, Sequence
 
+from igcnet.cli import record_commands
 from igcnet.cli.common import Parser, positive_int, run
 from igcnet.errors import UsageError
 
@@ -23,6 +24,13 @@ Pack images into MXNet records: PREFIX.rec, PREFIX.idx, PREFIX.lst and PREFIX-ma
 ROOT is a folder of class folders, a folder of train, val and test folders of class folders (then
 PREFIX becomes a folder with one data set for each), or a tar archive of either. Class numbers
 follow the sorted folder names. Names that start with a dot are left out.
+
+Commands for record files (a prefix with such a name is written ./verify):
+  im2rec_pack.py verify PREFIX           every fault of a data set, by file and record
+  im2rec_pack.py info PREFIX ...         what it holds and how it was packed
+  im2rec_pack.py merge OUT PREFIX ...    several data sets of the same classes as one
+  im2rec_pack.py split PREFIX            --parts N, or --ratio 0.9 for train and val
+  im2rec_pack.py extract PREFIX FOLDER   the images, in class folders
 """
 
 DATASETS = ('digits', 'cifar10', 'cifar100')
@@ -38,9 +46,19 @@ _RUNNING = ('num_thread', 'max_bad')
 _PACKING = ('pass_through',) + _STORING + _RUNNING
 
 
+class _PackParser(Parser):
+    """Hands over to the parser of a command when the first argument is one."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        words = sys.argv[1:] if args is None else list(args)
+        if words and words[0] in record_commands.COMMANDS:
+            return record_commands.command_parser(words[0]).parse_known_args(words[1:], namespace)
+        return super().parse_known_args(words, namespace)
+
+
 def build_parser() -> Parser:
-    """The options of MXNet's im2rec under their names, and ours."""
-    parser = Parser(prog='igcnet im2rec_pack', description=DESCRIPTION,
+    """The options of MXNet's im2rec under their names, and ours; or a command's, by its name."""
+    parser = _PackParser(prog='igcnet im2rec_pack', description=DESCRIPTION,
                     formatter_class=_Formatter)
     parser.add_argument('prefix', metavar='PREFIX', help='path and first part of the names of the '
                         'files to write')
@@ -112,6 +130,8 @@ def main(argv: Optional[List[str]] = None) -> int:
 def _main(argv: Optional[List[str]]) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
+    if 'command' in vars(arguments):
+        return arguments.command(arguments)
     given = {name for name, value in vars(arguments).items() if value != parser.get_default(name)}
     if arguments.max_bad < 0:
         raise UsageError('--max-bad %d: must be 0 or more' % arguments.max_bad)

@@ -13,8 +13,7 @@ from igcnet.errors import UsageError
 
 # Name -> one line of help. The module is igcnet.cli.<name> and is imported only when called.
 COMMANDS = {
-    'im2rec_pack': 'pack image folders and data sets into record files',
-    'extract': 'image files out of a record file',
+    'im2rec_pack': 'pack images into record files; verify, merge, split and extract these',
     'train': 'train a network on record files',
     'evaluate': 'accuracy of a trained network on a record file or image folder',
     'predict': 'the most probable classes of images',

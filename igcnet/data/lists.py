@@ -55,7 +55,7 @@ def read_list(path: PathLike) -> List[Item]:
     for number, line in enumerate(text.split('\n'), 1):
         if not line.strip():
             continue
-        item = _parse_line(line, '%s, line %d' % (path, number))
+        item = _parse_line(line, path, number)
         if item.key in lines:
             raise DataError('%s, line %d: key %d stands in line %d already; keys must differ'
                             % (path, number, item.key, lines[item.key]))
@@ -66,20 +66,21 @@ def read_list(path: PathLike) -> List[Item]:
     return items
 
 
-def _parse_line(line: str, where: str) -> Item:
-    words = [word.strip() for word in line.split('\t')]
-    if len(words) < 3 or not words[-1]:
-        raise DataError('%s: %r is not key, label and path separated by tabs' % (where, line[:80]))
+def _parse_line(line: str, path: PathLike, number: int) -> Item:
+    words = line.split('\t')
+    name = words[-1].strip()
     try:
+        if len(words) < 3 or not name:
+            raise ValueError('%r is not key, label and path separated by tabs' % line[:80])
         key = int(words[0])
-        labels = tuple(float(word) for word in words[1:-1])
+        labels = tuple(map(float, words[1:-1]))
+        if not 0 <= key <= MAX_KEY:
+            raise ValueError('key %d must be 0 or more and fit 63 bits' % key)
+        if not all(map(math.isfinite, labels)) or max(map(abs, labels)) >= 3e38:
+            raise ValueError('a label is not a finite number')
     except ValueError as problem:
-        raise DataError('%s: %s' % (where, problem)) from None
-    if not 0 <= key <= MAX_KEY:
-        raise DataError('%s: key %d must be 0 or more and fit 63 bits' % (where, key))
-    if not all(math.isfinite(label) and abs(label) < 3e38 for label in labels):
-        raise DataError('%s: a label is not a finite number' % where)
-    return Item(key, labels[0] if len(labels) == 1 else labels, words[-1])
+        raise DataError('%s, line %d: %s' % (path, number, problem)) from None
+    return Item(key, labels[0] if len(labels) == 1 else labels, name)
 
 
 def shuffled(items: Sequence[Item], seed: int) -> List[Item]:

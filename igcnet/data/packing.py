@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from igcnet.data.encoding import Encoding, Source
+from igcnet.data.jpeg_batches import sound_jpegs
 from igcnet.data.lists import Item
 from igcnet.data.processes import usable_cores
 from igcnet.data.records import frame, frame_all, pack_record
+from igcnet.data.trees import read_file
 from igcnet.data.workers import DecoderMessages, Task, WorkerPool, reason_of
 from igcnet.data.writing import record_writer
 from igcnet.errors import DataError
@@ -142,10 +145,19 @@ def _encode_chunk(columns) -> Tuple[Tuple[bytes, List[int], Dict[int, str]], int
     """In a worker: the framed records joined, their lengths, and reasons by place in the chunk."""
     encoding, keys, labels, names, sources = columns
     if isinstance(sources, str):
-        sources = [os.path.join(sources, name) for name in names]
+        sources = _read_files(sources, names)
     messages = DecoderMessages()
+    sound = itertools.repeat(False)
+    if encoding.pass_through:
+        sources = list(sources)
+        sound = sound_jpegs([source if isinstance(source, bytes) else b'' for source in sources],
+                            messages.is_silent)
     places, images, bad = [], [], {}
-    for place, (name, source) in enumerate(zip(names, sources)):
+    for place, (name, source, is_sound) in enumerate(zip(names, sources, sound)):
+        if is_sound:
+            places.append(place)
+            images.append(source)
+            continue
         try:
             if isinstance(source, DataError):
                 raise source
@@ -165,6 +177,19 @@ def _encode_chunk(columns) -> Tuple[Tuple[bytes, List[int], Dict[int, str]], int
     else:
         framed, lengths = frame_all(labels, keys, images)
     return (framed, lengths, bad), len(framed)
+
+
+def _read_files(root: str, names: Sequence[str]) -> Iterator[Union[bytes, DataError]]:
+    """Content of each file, or the reason why it cannot be read."""
+    folder = os.open(root, os.O_RDONLY)
+    try:
+        for name in names:
+            try:
+                yield read_file(name, name, folder)
+            except DataError as problem:
+                yield problem
+    finally:
+        os.close(folder)
 
 
 def _write_report(path: Path, skipped: Sequence[Tuple[str, str]]) -> None:

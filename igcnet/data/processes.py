@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
 from typing import Iterator
 
 
@@ -23,9 +24,23 @@ def process_context():
     resource_tracker.ensure_running()  # otherwise done below, where it would lift the mask
     # Ctrl-C reaches every process of the terminal, and the main one decides what happens: the
     # others inherit the mask.
-    with interrupt_later():
+    with interrupt_later(), _search_here_first():
         forkserver.ensure_running()
     return context
+
+
+@contextlib.contextmanager
+def _search_here_first() -> Iterator[None]:
+    """Let a new process import this package, not another igcnet that may be installed."""
+    before = os.environ.get('PYTHONPATH')
+    here = str(Path(__file__).resolve().parent.parent.parent)
+    os.environ['PYTHONPATH'] = os.pathsep.join([here] + [before] * (before is not None))
+    try:
+        yield
+    finally:
+        del os.environ['PYTHONPATH']
+        if before is not None:
+            os.environ['PYTHONPATH'] = before
 
 
 @contextlib.contextmanager

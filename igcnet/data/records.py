@@ -20,6 +20,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from igcnet.data.lists import read_list
 from igcnet.errors import DataError
 from igcnet.files import PathLike, read_json
 
@@ -82,6 +83,11 @@ def unpack_record(payload: bytes, where: str) -> Record:
     return Record(label, number, payload[start:])
 
 
+def plain_label(label: Union[float, np.ndarray]) -> Union[float, Tuple[float, ...]]:
+    """The label of a `Record` as lists have it: a number, or a tuple of several."""
+    return tuple(label.tolist()) if isinstance(label, np.ndarray) else label
+
+
 def frame(payload: bytes) -> bytes:
     """The bytes that stand in the file for one payload."""
     if len(payload) > MAX_LENGTH:
@@ -140,6 +146,9 @@ class RecordFile:
     ----------
     path : path
         The ``.rec`` file or the prefix of the data set.
+    check_ends : bool
+        Make sure that first and last record are where the index says and that it leaves nothing
+        out; otherwise a fault shows when its record is read.
 
     Attributes
     ----------
@@ -157,7 +166,7 @@ class RecordFile:
         the records are found by walking through the file.
     """
 
-    def __init__(self, path: PathLike):
+    def __init__(self, path: PathLike, check_ends: bool = True):
         self.paths = RecordPaths.of(path)
         self._name = str(self.paths.rec)
         try:
@@ -172,7 +181,8 @@ class RecordFile:
         self.has_index = self.paths.idx.is_file()
         if self.has_index:
             self.keys, self.offsets = read_index(self.paths.idx)
-            self._check_ends()
+            if check_ends:
+                self._check_ends()
         else:
             self.offsets = self._walk()
             self.keys = np.arange(len(self.offsets))
@@ -196,10 +206,21 @@ class RecordFile:
         """How errors name a record."""
         return '%s, record %d (key %d)' % (self._name, position, self.keys[position])
 
+    def source_names(self) -> Dict[int, str]:
+        """Source of each image by key, from the ``.lst`` beside the records if there is one."""
+        if not self.paths.lst.is_file():
+            return {}
+        return {item.key: item.name for item in read_list(self.paths.lst)}
+
     def read(self, position: int) -> Record:
         """The record at `position` (0 .. len-1) in the order of the index."""
+        return self.read_to_end(position)[0]
+
+    def read_to_end(self, position: int) -> Tuple[Record, int]:
+        """As `read`, and the offset where the next record starts."""
         where = self.where(position)
-        return unpack_record(self._payload(int(self.offsets[position]), where)[0], where)
+        payload, end = self._payload(int(self.offsets[position]), where)
+        return unpack_record(payload, where), end
 
     def labels(self) -> np.ndarray:
         """First label of every record, float32, without reading the images."""

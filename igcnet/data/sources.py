@@ -14,7 +14,6 @@ from typing import Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
-from igcnet.data.lists import read_list
 from igcnet.data.records import MAX_LENGTH, RecordFile
 from igcnet.data.scanning import EXTENSIONS, scan_flat, scan_tree
 from igcnet.data.trees import FolderTree
@@ -46,9 +45,7 @@ class RecordSource:
     def name(self, position: int) -> str:
         """Source file from the ``.lst`` beside the records, else the key."""
         if self._names is None:
-            path = self.records.paths.lst
-            items = read_list(path) if path.is_file() else []
-            self._names = {item.key: item.name for item in items}
+            self._names = self.records.source_names()
         key = int(self.records.keys[position])
         return self._names.get(key, 'record %d' % key)
 

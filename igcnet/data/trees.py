@@ -12,7 +12,7 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from typing import Any, BinaryIO, Dict, Iterator, List, Tuple, Union
+from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Tuple, Union
 
 from igcnet.data.records import MAX_LENGTH
 from igcnet.errors import DataError
@@ -21,7 +21,7 @@ from igcnet.files import PathLike, explain_os_errors
 # Folder, relative to the root with '/', '' for the root itself -> names of its files.
 Folders = Dict[str, List[str]]
 
-_READ_SIZE = 1 << 16
+_READ_SIZE = 1 << 13
 _COMPRESSED = ((b'\x1f\x8b', gzip.open), (b'BZh', bz2.open), (b'\xfd7zXZ\0', lzma.open))
 
 
@@ -159,11 +159,19 @@ def _expand(opener, file: BinaryIO, expanded: BinaryIO, where: str) -> None:
     expanded.seek(0)
 
 
-def read_file(path: str, where: str) -> bytes:
-    """Content of a file, with as few system calls as it takes."""
+def read_file(path: str, where: str, folder: Optional[int] = None) -> bytes:
+    """Content of a file, with as few system calls as it takes.
+
+    Parameters
+    ----------
+    where : str
+        Its name, for messages.
+    folder : int, optional
+        Descriptor of the open folder that `path` is relative to.
+    """
     try:
         # Without O_NONBLOCK a pipe in the place of a file would wait for a writer for ever.
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK, dir_fd=folder)
         try:
             data = os.read(file, _READ_SIZE)
             if len(data) < _READ_SIZE:

@@ -132,6 +132,11 @@ class DecoderMessages:
     def __init__(self):
         self._position = os.lseek(2, 0, os.SEEK_CUR)
 
+    def is_silent(self) -> bool:
+        """True when there was none since the last call."""
+        position, self._position = self._position, os.lseek(2, 0, os.SEEK_CUR)
+        return position == self._position
+
     def damage(self) -> Optional[str]:
         """The line since the last call that means damaged data, if there is one."""
         position, self._position = self._position, os.lseek(2, 0, os.SEEK_CUR)
