@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Set
 
 from igcnet.cli import record_commands
 from igcnet.cli.common import Parser, positive_int, run
+from igcnet.data.packing_presets import PRESETS
 from igcnet.errors import UsageError
 
 DESCRIPTION = """\
@@ -20,6 +21,8 @@ Pack images into MXNet records: PREFIX.rec, PREFIX.idx, PREFIX.lst and PREFIX-ma
   im2rec_pack.py data/flowers photos/ --resize 256        pack PREFIX.lst and PREFIX_*.lst
   im2rec_pack.py data/digits --dataset digits             data/digits/train.*, data/digits/test.*
   im2rec_pack.py data/cifar10 cifar-10-python.tar.gz --dataset cifar10
+  im2rec_pack.py data/svhn --dataset svhn --download      files go to data/svhn/download
+  im2rec_pack.py data/val ILSVRC2012_img_val/ --labels val.txt --class-names data/train
 
 ROOT is a folder of class folders, a folder of train, val and test folders of class folders (then
 PREFIX becomes a folder with one data set for each), or a tar archive of either. Class numbers
@@ -33,7 +36,7 @@ Commands for record files (a prefix with such a name is written ./verify):
   im2rec_pack.py extract PREFIX FOLDER   the images, in class folders
 """
 
-DATASETS = ('digits', 'cifar10', 'cifar100')
+DATASETS = ('digits', 'cifar10', 'cifar100', 'svhn')
 # Those of igcnet.data.transforms, which would bring OpenCV with it.
 INTERPOLATIONS = ('bilinear', 'area', 'cubic', 'pil-bilinear')
 
@@ -43,7 +46,7 @@ _LISTING = ('exts', 'recursive', 'chunks', 'train_ratio', 'test_ratio', 'stratif
 _ORDER = ('shuffle', 'seed')
 _STORING = ('resize', 'interp', 'center_crop', 'quality', 'color', 'encoding')
 _RUNNING = ('num_thread', 'max_bad')
-_PACKING = ('pass_through',) + _STORING + _RUNNING
+_PACKING = ('preset', 'pass_through') + _STORING + _RUNNING
 
 
 class _PackParser(Parser):
@@ -66,8 +69,10 @@ def build_parser() -> Parser:
                         help='folder or tar archive of the images')
     parser.add_argument('--dataset', choices=DATASETS, default=argparse.SUPPRESS,
                         help='pack a known data set: digits comes with scikit-learn and needs no '
-                        'ROOT; for CIFAR, ROOT holds the published files (python or binary form, '
-                        'folder or archive)')
+                        'ROOT; for the others, ROOT holds the published files (CIFAR in python or '
+                        'binary form, folder or archive; SVHN as .mat files)')
+    parser.add_argument('--download', action='store_true', help='fetch the files of --dataset that '
+                        'are not there yet into ROOT (default: PREFIX/download)')
     group = parser.add_argument_group('finding and ordering images')
     group.add_argument('--list', action='store_true', help='only write the .lst files')
     group.add_argument('--exts', nargs='+', default=['.jpeg', '.jpg', '.png'],
@@ -78,6 +83,12 @@ def build_parser() -> Parser:
                        'PREFIX_train; what train and test leave is PREFIX_val')
     group.add_argument('--test-ratio', type=float, default=0.0, help='part of the images for '
                        'PREFIX_test')
+    group.add_argument('--labels', metavar='FILE', default=argparse.SUPPRESS, help='ROOT is a flat '
+                       'folder; FILE has lines of a file name, a tab and the class (number or '
+                       'name), or of a class only, in the order of the sorted file names')
+    group.add_argument('--class-names', metavar='FILE', default=argparse.SUPPRESS, help='with '
+                       '--labels: the class names by number, one a line, or a data set that is '
+                       'packed already (default: the sorted names in --labels)')
     group.add_argument('--stratified', action='store_true', help='take --train-ratio and '
                        '--test-ratio of each class, not only of the whole')
     group.add_argument('--split-by-folder', action='store_true', help='the folders train, val and '
@@ -90,6 +101,8 @@ def build_parser() -> Parser:
     group.add_argument('--seed', type=int, default=100, help='of the order; 100 is the order of '
                        "MXNet's im2rec")
     group = parser.add_argument_group('storing images')
+    group.add_argument('--preset', choices=sorted(PRESETS), default=argparse.SUPPRESS,
+                       help="store as for a paper's data; docs/packing.md says what each means")
     group.add_argument('--pass-through', action='store_true', help='keep the bytes of each file; '
                        'it is decoded all the same, to check it')
     group.add_argument('--resize', type=int, default=0, help='new length of the shorter side; 0 '
@@ -133,10 +146,13 @@ def _main(argv: Optional[List[str]]) -> int:
     if 'command' in vars(arguments):
         return arguments.command(arguments)
     given = {name for name, value in vars(arguments).items() if value != parser.get_default(name)}
+    if 'preset' in given:
+        given = _apply_preset(arguments, given)
     if arguments.max_bad < 0:
         raise UsageError('--max-bad %d: must be 0 or more' % arguments.max_bad)
     if 'dataset' in given:
         return _pack_dataset(arguments, given)
+    _refuse(given, ('download',), '--download goes with --dataset')
     if 'root' not in given:
         raise UsageError('ROOT is missing: the folder or archive of the images (see '
                          'im2rec_pack.py --help)')
@@ -149,6 +165,16 @@ def _main(argv: Optional[List[str]]) -> int:
         if arguments.list:
             return _write_lists(arguments, given, tree)
         return _pack_tree(arguments, given, tree)
+
+
+def _apply_preset(arguments, given) -> Set[str]:
+    """Set the options of the preset; return the options that were given, with them."""
+    preset = PRESETS[arguments.preset]
+    _refuse(given, _STORING + ('pass_through',), '--preset %s sets how images are stored'
+            % arguments.preset)
+    for name, value in preset.options.items():
+        setattr(arguments, name, value)
+    return given | set(preset.options)
 
 
 def _write_lists(arguments, given, tree) -> int:
@@ -165,6 +191,9 @@ def _pack_tree(arguments, given, tree) -> int:
     from igcnet.data.planning import input_lists, plan_lists, plan_tree
     lists = input_lists(arguments.prefix)
     options: Dict[str, Any]
+    if 'labels' in given:
+        return _pack_labelled(arguments, given, tree)
+    _refuse(given, ('class_names',), '--class-names goes with --labels')
     if lists:
         names = ', '.join(str(path) for path in lists)
         _refuse(given, _LISTING + _ORDER, 'the lists that are there are packed as they are (%s); '
@@ -182,28 +211,58 @@ def _pack_tree(arguments, given, tree) -> int:
     return _pack(arguments, plans, classes, options, '.jpg')
 
 
+def _pack_labelled(arguments, given, tree) -> int:
+    from igcnet.data.labelling import class_names
+    from igcnet.data.planning import plan_labelled
+    _refuse(given, ('pack_label',) + tuple(name for name in _LISTING if name != 'exts'),
+            '--labels says which images there are, in one part')
+    names = class_names(arguments.class_names) if 'class_names' in given else None
+    plans, classes, warnings = plan_labelled(arguments.prefix, tree, arguments.root,
+                                             arguments.labels, names, _list_options(arguments))
+    _warn(warnings)
+    options = {'shuffle': arguments.shuffle, 'seed': arguments.seed}
+    return _pack(arguments, plans, classes, options, '.jpg')
+
+
 def _pack_dataset(arguments, given) -> int:
     from igcnet.data.arrays import load_cifar, load_digits
     from igcnet.data.planning import plan_arrays
+    from igcnet.data.svhn import load_svhn
     from igcnet.data.trees import open_tree
-    _refuse(given, ('list', 'pass_through', 'pack_label') + _LISTING, '--dataset %s is packed as '
-            'it is published' % arguments.dataset)
+    _refuse(given, ('list', 'pass_through', 'pack_label', 'labels', 'class_names') + _LISTING,
+            '--dataset %s is packed as it is published' % arguments.dataset)
     if arguments.dataset == 'digits':
+        _refuse(given, ('download',), 'digits come with scikit-learn')
         if 'root' in given:
             raise UsageError('--dataset digits comes with scikit-learn: leave out ROOT (%s)'
                              % arguments.root)
         dataset = load_digits()
     else:
-        if 'root' not in given:
-            raise UsageError('--dataset %s needs ROOT: the folder or archive of the published files'
-                             % arguments.dataset)
-        with open_tree(arguments.root, arguments.prefix) as tree:
-            dataset = load_cifar(arguments.dataset, tree, arguments.root)
+        root = _dataset_root(arguments, given)
+        with open_tree(root, arguments.prefix) as tree:
+            if arguments.dataset == 'svhn':
+                dataset, warnings = load_svhn(tree, root)
+                _warn(warnings)
+            else:
+                dataset = load_cifar(arguments.dataset, tree, root)
     plans = plan_arrays(arguments.prefix, dataset,
                         {'kind': arguments.dataset, 'form': dataset.form},
                         arguments.seed if arguments.shuffle else None)
     options = {'shuffle': arguments.shuffle, 'seed': arguments.seed}
     return _pack(arguments, plans, dataset.classes, options, '.png')
+
+
+def _dataset_root(arguments, given) -> str:
+    """Where the published files of --dataset are, after fetching them if that is asked for."""
+    if 'download' not in given:
+        if 'root' not in given:
+            raise UsageError('--dataset %s needs ROOT, the folder or archive of the published '
+                             'files, or --download' % arguments.dataset)
+        return arguments.root
+    from igcnet.data.downloading import PUBLISHED, download
+    folder = arguments.root if 'root' in given else os.path.join(arguments.prefix, 'download')
+    paths = download(PUBLISHED[arguments.dataset], folder, show_progress=True)
+    return str(paths[0]) if len(paths) == 1 else folder
 
 
 def _pack(arguments, plans, classes, options: Dict[str, Any], encoding: str) -> int:
@@ -213,6 +272,9 @@ def _pack(arguments, plans, classes, options: Dict[str, Any], encoding: str) -> 
     how = Encoding(arguments.pass_through, arguments.resize, arguments.center_crop,
                    settings.get('quality'), arguments.color, settings.get('encoding', encoding),
                    arguments.interp)
+    if 'preset' in settings:
+        options = dict(options, preset=arguments.preset,
+                       preset_note=PRESETS[arguments.preset].note)
     packed = pack(plans, classes, how, options, settings.get('num_thread'), arguments.max_bad,
                   show_progress=True)
     for plan, records, skipped in packed:

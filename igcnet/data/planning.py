@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 
 from igcnet.data.arrays import ArrayDataset
 from igcnet.data.encoding import Source
+from igcnet.data.labelling import label_flat
 from igcnet.data.lists import (
     Item,
     check_ratios,
@@ -135,6 +136,33 @@ def plan_tree(prefix: str, tree: Tree, where: str,
     plans = [Plan(part_prefix(prefix, part, in_folder), items, fetch_from(tree), source)
              for part, items in scan.parts.items()]
     return plans, scan.classes, scan.warnings
+
+
+def plan_labelled(prefix: str, tree: Tree, where: str, labels: str, names: Optional[Sequence[str]],
+                  options: ListOptions) -> Tuple[List[Plan], Optional[List[str]], List[str]]:
+    """Plan for a flat folder with a label file, see `igcnet.data.labelling.label_flat`.
+
+    Images without a label are in the plan as images that cannot be packed.
+    """
+    options = options.check()
+    items, classes, unlabelled = label_flat(tree.folders(), where, labels, names, options.exts)
+    if options.shuffle:
+        items = shuffled(items, options.seed)
+    fetch = fetch_from(tree)
+    warnings = []
+    if unlabelled:
+        warnings.append('%d images have no line in %s (such as %s)'
+                        % (len(unlabelled), labels, unlabelled[0]))
+        first, problem = len(items), DataError('no line in the label file')
+        items = items + [Item(first + place, 0.0, name) for place, name in enumerate(unlabelled)]
+
+        def fetch(item):
+            if item.key >= first:
+                raise problem
+            return tree.read(item.name)
+    if is_folder(prefix):
+        part_prefix(prefix, '', True)  # refuses
+    return [Plan(prefix, items, fetch, {'kind': 'labelled-folder'})], classes, warnings
 
 
 def plan_arrays(prefix: str, dataset: ArrayDataset, source: Dict[str, Any],

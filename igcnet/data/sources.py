@@ -14,6 +14,7 @@ from typing import Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
+from igcnet.data.labelling import read_labels
 from igcnet.data.records import MAX_LENGTH, RecordFile
 from igcnet.data.scanning import EXTENSIONS, scan_flat, scan_tree
 from igcnet.data.trees import FolderTree
@@ -148,22 +149,12 @@ def labelled_folder(root: PathLike, labels: PathLike) -> FileSource:
     DataError
         A line of another form, or a label file without lines.
     """
-    try:
-        lines = Path(labels).read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise DataError('%s: cannot read this label file (%s)' % (labels, problem)) from None
-    files, numbers = [], []
-    for number, line in enumerate(lines, 1):
-        words = line.split('\t')
-        if len(words) >= 2 and words[-1].isdigit():
-            files.append(Path(root) / words[0])
-            numbers.append(int(words[-1]))
-        elif number > 1 or len(words) < 2:
-            raise DataError('%s, line %d: must be a file name, a tab and a class number'
-                            % (labels, number))
-    if not files:
-        raise DataError('%s: no labels in this file' % labels)
-    return FileSource(files, numbers, root=root)
+    rows = read_labels(labels)
+    for row in rows:
+        if row.name is None or not row.label.isdigit():
+            raise DataError('%s: must be a file name, a tab and a class number' % row.where)
+    return FileSource([Path(root) / row.name for row in rows], [int(row.label) for row in rows],
+                      root=root)
 
 
 def _folder_source(root: Path, classes: Optional[Sequence[str]]) -> FileSource:
