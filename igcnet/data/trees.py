@@ -51,15 +51,26 @@ class FolderTree:
             except OSError as problem:
                 raise DataError('%s: cannot read this folder (%s)'
                                 % (path, problem.strerror)) from None
-            found[folder] = [entry.name for entry in visible if entry.is_file()]
-            pending.extend((posixpath.join(folder, entry.name), above | {identity})
-                           for entry in visible if entry.is_dir())
+            found[folder] = []
+            for entry in visible:
+                if _is_folder(entry):
+                    pending.append((posixpath.join(folder, entry.name), above | {identity}))
+                # A link to nowhere is a file that cannot be read, not one that is not there.
+                elif entry.is_symlink() or entry.is_file():
+                    found[folder].append(entry.name)
         return found
 
     def read(self, name: str) -> bytes:
         """Content of a file."""
         path = os.path.join(self.root, name)
         return read_file(path, path)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 class TarTree:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
+import os
+import re
+import time
 from collections import Counter
 from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Sequence
 
@@ -18,6 +22,7 @@ from igcnet.files import PathLike, atomic_path
 
 FORMAT = 'igcnet-records'
 FORMAT_VERSION = 1
+_LEFTOVER_AGE = 60.0  # seconds
 
 
 class RecordWriter:
@@ -101,6 +106,23 @@ class RecordWriter:
         return counts
 
 
+def _remove_leftovers(paths: RecordPaths) -> None:
+    """Remove the temporary files of writers of this data set that were killed.
+
+    A writer at work holds a lock on its files, and has had a minute to take it.
+    """
+    names = '|'.join(re.escape(path.name) for path in paths)
+    pattern = re.compile(r'\.(%s)\.[a-z0-9_]{8}' % names)
+    with contextlib.suppress(OSError), os.scandir(paths.rec.parent) as entries:
+        for entry in entries:
+            if not pattern.fullmatch(entry.name) or entry.is_symlink():
+                continue
+            with contextlib.suppress(OSError), open(entry.path, 'rb') as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - os.fstat(file.fileno()).st_mtime > _LEFTOVER_AGE:
+                    os.unlink(entry.path)
+
+
 @contextlib.contextmanager
 def record_writer(prefix: PathLike, classes: Optional[List[str]] = None,
                   facts: Optional[Mapping[str, Any]] = None,
@@ -126,6 +148,7 @@ def record_writer(prefix: PathLike, classes: Optional[List[str]] = None,
         When the folder cannot be written or the disk is full.
     """
     paths = RecordPaths.of(prefix)
+    _remove_leftovers(paths)
     # Entered first is renamed last: a manifest stands for a complete data set.
     parts = ['manifest', 'lst', 'idx', 'rec'] if with_list else ['manifest', 'idx', 'rec']
     with contextlib.ExitStack() as stack:
@@ -133,6 +156,8 @@ def record_writer(prefix: PathLike, classes: Optional[List[str]] = None,
         for part in parts:
             temporary = stack.enter_context(atomic_path(getattr(paths, part)))
             files[part] = stack.enter_context(open(temporary, 'wb'))
+            with contextlib.suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(files[part], fcntl.LOCK_EX | fcntl.LOCK_NB)
         writer = RecordWriter(files, classes, facts or {})
         if not with_list:
             writer.sums['lst'].update(paths.lst.read_bytes())
