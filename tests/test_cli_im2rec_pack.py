@@ -15,6 +15,7 @@ from pictures import file_bytes, make_tar, make_tree, picture
 
 from igcnet.cli.im2rec_pack import INTERPOLATIONS, main
 from igcnet.data import transforms
+from igcnet.data.images import decode_image
 from igcnet.data.records import RecordFile
 
 REPO = Path(__file__).resolve().parent.parent
@@ -191,20 +192,23 @@ def test_bad_images(tmp_path, images, capsys):
 
 
 def test_mutated_images_never_crash(tmp_path, capsys):
-    """Two hundred damaged files: each is packed or in the report, and what is packed decodes."""
+    """A thousand damaged files: each is packed or in the report, and what is packed decodes."""
     draw = np.random.RandomState(0)
     root = make_tree(tmp_path / 'images', ['a', 'b'], 2)
-    for number in range(200):
+    for number in range(1000):
         data = bytearray(file_bytes(picture(seed=number), ['JPEG', 'PNG'][number % 2]))
         for _ in range(draw.randint(1, 5)):
             data[draw.randint(len(data))] = draw.randint(256)
         if number % 5 == 0:
             del data[draw.randint(len(data)):]
         (root / 'a' / ('m%d.jpg' % number)).write_bytes(bytes(data))
-    assert main([str(tmp_path / 'x'), str(root), '--max-bad', '200', '--pass-through']) == 0
+    assert main([str(tmp_path / 'x'), str(root), '--max-bad', '1000', '--pass-through']) == 0
     report = (tmp_path / 'x-skipped.txt').read_text().splitlines()
-    assert len(RecordFile(tmp_path / 'x')) == 204 - len(report)
-    assert len(report) > 100
+    assert len(RecordFile(tmp_path / 'x')) == 1004 - len(report)
+    assert len(report) > 500
+    records = RecordFile(tmp_path / 'x')
+    for position in range(len(records)):
+        assert decode_image(records.read(position).image, 'x').size
     assert capsys.readouterr().err.count('\n') == 1  # the decoders' own messages are not shown
 
 

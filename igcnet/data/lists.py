@@ -12,6 +12,7 @@ from igcnet.errors import DataError, UsageError
 from igcnet.files import PathLike, atomic_path
 
 MAX_KEY = (1 << 63) - 1
+_TOO_LARGE = 3e38  # for a float32
 
 
 class Item(NamedTuple):
@@ -51,6 +52,9 @@ def read_list(path: PathLike) -> List[Item]:
         text = Path(path).read_bytes().decode('utf-8', 'surrogateescape')
     except OSError as problem:
         raise DataError('%s: cannot read this list (%s)' % (path, problem.strerror)) from None
+    items = _plain_items(text)
+    if items:
+        return items
     items, lines = [], {}
     for number, line in enumerate(text.split('\n'), 1):
         if not line.strip():
@@ -66,6 +70,23 @@ def read_list(path: PathLike) -> List[Item]:
     return items
 
 
+def _plain_items(text: str) -> List[Item]:
+    """The items of a list without faults and with one label in each line, quickly; else none."""
+    rows = [line.split('\t') for line in text.split('\n') if line]
+    if set(map(len, rows)) != {3}:
+        return []
+    words = list(zip(*rows))
+    try:
+        keys, labels = list(map(int, words[0])), list(map(float, words[1]))
+    except ValueError:
+        return []
+    names = list(map(str.strip, words[2]))
+    if len(set(keys)) < len(keys) or min(keys) < 0 or max(keys) > MAX_KEY or not all(names) \
+            or not all(map(math.isfinite, labels)) or max(map(abs, labels)) >= _TOO_LARGE:
+        return []
+    return list(map(Item, keys, labels, names))
+
+
 def _parse_line(line: str, path: PathLike, number: int) -> Item:
     words = line.split('\t')
     name = words[-1].strip()
@@ -76,7 +97,7 @@ def _parse_line(line: str, path: PathLike, number: int) -> Item:
         labels = tuple(map(float, words[1:-1]))
         if not 0 <= key <= MAX_KEY:
             raise ValueError('key %d must be 0 or more and fit 63 bits' % key)
-        if not all(map(math.isfinite, labels)) or max(map(abs, labels)) >= 3e38:
+        if not all(map(math.isfinite, labels)) or max(map(abs, labels)) >= _TOO_LARGE:
             raise ValueError('a label is not a finite number')
     except ValueError as problem:
         raise DataError('%s, line %d: %s' % (path, number, problem)) from None

@@ -277,8 +277,8 @@ def classes_of_folders(items: Sequence[Item]) -> Optional[List[str]]:
     """Class names by number when labels and folders of the images correspond one to one."""
     names: Dict[Any, str] = {}
     for item in items:
-        if isinstance(item.label, tuple) or names.setdefault(
-                item.label, os.path.dirname(item.name)) != os.path.dirname(item.name):
+        folder = item.name.rpartition('/')[0]
+        if isinstance(item.label, tuple) or names.setdefault(item.label, folder) != folder:
             return None
     numbers = sorted(names)
     if numbers != list(range(len(names))) or len(set(names.values())) != len(names) \
