@@ -275,11 +275,10 @@ def plan_lists(prefix: str, paths: Sequence[Path], tree: Tree,
 
 def classes_of_folders(items: Sequence[Item]) -> Optional[List[str]]:
     """Class names by number when labels and folders of the images correspond one to one."""
-    names: Dict[Any, str] = {}
-    for item in items:
-        folder = item.name.rpartition('/')[0]
-        if isinstance(item.label, tuple) or names.setdefault(item.label, folder) != folder:
-            return None
+    pairs = {(item.label, item.name.rpartition('/')[0]) for item in items}
+    names = dict(pairs)
+    if len(names) < len(pairs) or any(isinstance(label, tuple) for label in names):
+        return None
     numbers = sorted(names)
     if numbers != list(range(len(names))) or len(set(names.values())) != len(names) \
             or '' in names.values():

@@ -6,8 +6,10 @@ import bz2
 import contextlib
 import gzip
 import lzma
+import mmap
 import os
 import posixpath
+import re
 import shutil
 import tarfile
 import tempfile
@@ -22,6 +24,9 @@ from igcnet.files import PathLike, explain_os_errors
 Folders = Dict[str, List[str]]
 
 _READ_SIZE = 1 << 13
+_BLOCK = 512  # of a tar archive
+_ZEROS = bytes(_BLOCK)
+_OTHER_THAN_TIMES = re.compile(rb'^\d+ (?![amc]time=)', re.M)
 _COMPRESSED = ((b'\x1f\x8b', gzip.open), (b'BZh', bz2.open), (b'\xfd7zXZ\0', lzma.open))
 
 
@@ -81,7 +86,12 @@ class TarTree:
         self._where = where
         self._members: Dict[str, Tuple[int, int]] = {}
         size = os.fstat(file.fileno()).st_size
+        plain = _plain_members(file, size)
+        if plain is not None:
+            self._members = plain
+            return
         try:
+            file.seek(0)
             with tarfile.open(fileobj=file, mode='r:') as archive:
                 for member in archive:
                     if member.isreg() and not member.issparse():
@@ -121,6 +131,47 @@ class TarTree:
         except OSError as problem:
             raise DataError('%s: cannot read %s (%s)'
                             % (self._where, name, problem.strerror)) from None
+
+
+def _plain_members(file: BinaryIO, size: int) -> Optional[Dict[str, Tuple[int, int]]]:
+    """Offset and length by name in an archive of nothing but files and folders with short names.
+
+    Several times faster than `tarfile`, which gets everything else: None for an archive with other
+    members, or with a fault for it to name.
+    """
+    members: Dict[str, Tuple[int, int]] = {}
+    if not size:
+        return None
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        at = 0
+        while True:
+            header = content[at:at + _BLOCK]
+            if len(header) < _BLOCK:
+                return None
+            if header == _ZEROS:
+                return members
+            kind = header[156:157]
+            try:
+                checksum = int(header[148:156].strip(b' \0'), 8)
+                length = int(header[124:136].strip(b' \0'), 8)
+            except ValueError:
+                return None
+            # The checksum counts its own eight bytes as spaces.
+            if checksum != sum(header) - sum(header[148:156]) + 8 * 32 or kind not in b'05x\0' \
+                    or (kind == b'5' and length) or at + _BLOCK + length > size:
+                return None
+            name = header[:100].partition(b'\0')[0]
+            if header[257:263] == b'ustar\0' and header[345]:
+                name = header[345:500].partition(b'\0')[0] + b'/' + name
+            if kind == b'x':  # more about the next member; only times do not matter here
+                if _OTHER_THAN_TIMES.search(content[at + _BLOCK:at + _BLOCK + length]):
+                    return None
+            elif kind != b'5':
+                if name.endswith(b'/'):  # the old form of a folder
+                    return None
+                text = posixpath.normpath(name.decode('utf-8', 'surrogateescape')).lstrip('/')
+                members[text] = (at + _BLOCK, length)
+            at += _BLOCK + -(-length // _BLOCK) * _BLOCK
 
 
 Tree = Union[FolderTree, TarTree]
