@@ -79,3 +79,10 @@ def test_command(tmp_path, capsys):
     assert '--chunks: --labels says which images there are' in capsys.readouterr().err
     assert main([str(tmp_path / 'v'), str(tmp_path / 'train'), '--class-names', 'x']) == 2
     assert '--class-names goes with --labels' in capsys.readouterr().err
+    assert main([str(tmp_path / 'w'), str(tmp_path / 'val'), '--labels', str(labels),
+                 '--list']) == 2
+    assert '--labels: --list only writes lists' in capsys.readouterr().err
+    (tmp_path / 'w.lst').write_text('0\t0\tv1.jpg\n')
+    assert main([str(tmp_path / 'w'), str(tmp_path / 'val'), '--labels', str(labels)]) == 2
+    assert '--labels: the lists that are there are packed' in capsys.readouterr().err
+    assert (tmp_path / 'w.lst').read_text() == '0\t0\tv1.jpg\n'

@@ -44,6 +44,7 @@ INTERPOLATIONS = ('bilinear', 'area', 'cubic', 'pil-bilinear')
 _LISTING = ('exts', 'recursive', 'chunks', 'train_ratio', 'test_ratio', 'stratified',
             'split_by_folder')
 _ORDER = ('shuffle', 'seed')
+_LABELS = ('labels', 'class_names')
 _STORING = ('resize', 'interp', 'center_crop', 'quality', 'color', 'encoding')
 _RUNNING = ('num_thread', 'max_bad')
 _PACKING = ('preset', 'pass_through') + _STORING + _RUNNING
@@ -179,7 +180,7 @@ def _apply_preset(arguments, given) -> Set[str]:
 
 def _write_lists(arguments, given, tree) -> int:
     from igcnet.data.planning import write_lists
-    _refuse(given, _PACKING + ('pack_label',), '--list only writes lists')
+    _refuse(given, _PACKING + _LABELS + ('pack_label',), '--list only writes lists')
     paths, warnings = write_lists(arguments.prefix, tree, arguments.root, _list_options(arguments))
     _warn(warnings)
     for path in paths:
@@ -191,17 +192,17 @@ def _pack_tree(arguments, given, tree) -> int:
     from igcnet.data.planning import input_lists, plan_lists, plan_tree
     lists = input_lists(arguments.prefix)
     options: Dict[str, Any]
-    if 'labels' in given:
+    if 'labels' in given and not lists:
         return _pack_labelled(arguments, given, tree)
-    _refuse(given, ('class_names',), '--class-names goes with --labels')
     if lists:
         names = ', '.join(str(path) for path in lists)
-        _refuse(given, _LISTING + _ORDER, 'the lists that are there are packed as they are (%s); '
+        _refuse(given, _LISTING + _ORDER + _LABELS, 'the lists that are there are packed as they are (%s); '
                 'remove them to pack the class folders of ROOT' % names)
         print('packing %s' % names)
         plans, classes, warnings = plan_lists(arguments.prefix, lists, tree, arguments.pack_label)
         options = {'pack_label': arguments.pack_label}
     else:
+        _refuse(given, ('class_names',), '--class-names goes with --labels')
         _refuse(given, ('pack_label',), 'there is no list %s.lst whose labels could be packed'
                 % arguments.prefix)
         list_options = _list_options(arguments)
@@ -229,7 +230,7 @@ def _pack_dataset(arguments, given) -> int:
     from igcnet.data.planning import plan_arrays
     from igcnet.data.svhn import load_svhn
     from igcnet.data.trees import open_tree
-    _refuse(given, ('list', 'pass_through', 'pack_label', 'labels', 'class_names') + _LISTING,
+    _refuse(given, ('list', 'pass_through', 'pack_label') + _LABELS + _LISTING,
             '--dataset %s is packed as it is published' % arguments.dataset)
     if arguments.dataset == 'digits':
         _refuse(given, ('download',), 'digits come with scikit-learn')
