@@ -23,7 +23,8 @@ demo: venv clean-demo
 	$(BIN)/python tools/im2rec_pack.py $(DEMO)/digits --dataset digits
 	$(BIN)/python tools/train.py --network resnet_igc --depth 8 --primary-partition 8 \
 	    --secondary-partition 2 --dataset digits --data-dir $(DEMO)/digits --recipe modern \
-	    --num-epochs 12 --batch-size 32 --rand-seed 1 --log-dir $(DEMO)/runs --exp-name demo
+	    --num-epochs 12 --batch-size 32 --rand-seed 1 --lowering blocked \
+	    --log-dir $(DEMO)/runs --exp-name demo
 	$(BIN)/python tools/evaluate.py --params $(DEMO)/runs/digits_noaug/resnet_igc/resnet_igc_d8L8M2_demo1 \
 	    --data $(DEMO)/digits/test.rec --confusion $(DEMO)/confusion
 	$(BIN)/python tools/im2rec_pack.py extract $(DEMO)/digits/test.rec $(DEMO)/samples --first 10
@@ -41,3 +42,4 @@ tables: venv
 # The pictures of the documentation.
 figures: venv
 	$(BIN)/python docs/figures/igc_unit.py
+	$(BIN)/python docs/figures/augmentations.py

@@ -133,6 +133,12 @@ def list_models(pattern: str = '*') -> List[str]:
     return sorted(fnmatch.filter(_SPECS, pattern))
 
 
+def list_families() -> List[str]:
+    """Names of the model families, in the order in which they were registered."""
+    _load_families()
+    return list(dict.fromkeys(spec.family for spec in _SPECS.values()))
+
+
 def get_model(name: str, pretrained: Optional[str] = None, ctx=None, **overrides):
     """Build a network by name.
 

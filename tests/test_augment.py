@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from synthetic import noise, smooth, write_records
 
-from igcnet.data.augment import PRESETS, CropMirror, WarpCrop, find_augmentation
+from igcnet.data.augment import PRESETS, find_augmentation
+from igcnet.data.crops import CropMirror
 from igcnet.data.randomness import uniforms
+from igcnet.data.warp import WarpCrop
 from igcnet.errors import DataError, UsageError
 
 FILL = (125.307, 122.950, 113.865)
@@ -258,7 +260,7 @@ def test_images_too_small_for_the_crop_are_named():
 
 
 @pytest.mark.parametrize('make, message', [
-    (lambda: find_augmentation('igc-3', 32, FILL), "'igc-3': must be one of igc-0, igc-1"),
+    (lambda: find_augmentation('igc-3', 32, FILL), "'igc-3': must be one of dgc-cifar, .*igc-0"),
     (lambda: find_augmentation('igc-1', 0, FILL), 'size=0'),
     (lambda: find_augmentation('igc-1', 32, (1, 2, 256)), 'fill=.*between 0 and 255'),
     (lambda: find_augmentation('igc-1', 32, (1, 2)), 'fill=.*three numbers'),

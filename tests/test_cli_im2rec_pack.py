@@ -310,3 +310,18 @@ def test_interrupt_leaves_nothing(tmp_path):
     assert process.returncode == 130
     assert (output, error.decode().splitlines()[-1]) == (b'', 'interrupted')
     assert list(out.iterdir()) == []
+
+
+def test_sigterm_leaves_nothing_behind(tmp_path):
+    script = ('import os, signal, time\nfrom igcnet.cli.common import run\n'
+              'from igcnet.files import atomic_path\n'
+              'def work(argv):\n'
+              '    with atomic_path(%r) as path:\n'
+              '        path.write_text("half")\n'
+              '        os.kill(os.getpid(), signal.SIGTERM)\n'
+              '        time.sleep(30)\n'
+              'raise SystemExit(run(work))' % str(tmp_path / 'whole.rec'))
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True,
+                          timeout=60)
+    assert (done.returncode, done.stderr) == (130, 'interrupted\n')
+    assert list(tmp_path.iterdir()) == []

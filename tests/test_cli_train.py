@@ -18,6 +18,7 @@ from synthetic import noise, write_records
 
 from igcnet.cli import train as cli
 from igcnet.convert import read_ndarrays
+from igcnet.data.records import RecordFile
 from igcnet.train.runlog import read_metrics
 
 REPO = Path(__file__).resolve().parent.parent
@@ -154,6 +155,55 @@ def test_modern_recipe_and_augmentation_types(data, tmp_path):
     assert (tmp_path / 'records_noaug' / 'resnet_igc').is_dir()
 
 
+def test_unreadable_images_stop_the_run_or_are_skipped_and_counted(data, tmp_path, capsys):
+    folder = tmp_path / 'data'
+    shutil.copytree(data, folder)
+    for name, bad in (('train', 5), ('test', 2)):
+        records = RecordFile(folder / name)
+        images = [record.image for record in map(records.read, range(len(records)))]
+        labels = records.labels().tolist()
+        images[bad] = images[bad][:30]
+        write_records(folder / name, images, labels, classes=CLASSES)
+    assert cli.main(arguments(folder, tmp_path / 'log')) == 1
+    assert 'train.rec, record 5 (key 5)' in capsys.readouterr().err
+    options = ('--on-bad', 'skip', '--decode-threads', '1')
+    assert cli.main(arguments(folder, tmp_path / 'log', *options)) == 0
+    out = capsys.readouterr().out
+    assert len(re.findall(r'skipped 1 of \d+ images of .*train\.rec as unreadable; the first: '
+                          r'.*record 5 ', out)) == 2
+    assert len(re.findall(r'skipped 1 of 13 images of .*test\.rec .*record 2 ', out)) == 2
+    run = sorted((tmp_path / 'log').rglob('metrics.jsonl'))[-1].parent
+    assert read_metrics(run)[-1]['val_count'] == 12
+    config = yaml.safe_load((run / 'config.yaml').read_text())['run']
+    assert config['on_bad'] == 'skip' and config['decode_threads'] == 1
+
+
+def test_decoding_threads_do_not_change_the_run(data, tmp_path):
+    for threads in ('1', '3'):
+        assert cli.main(arguments(data, tmp_path, '--decode-threads', threads)) == 0
+    assert same(*(weights(run_of(tmp_path, n), '0002') for n in (1, 2)))
+
+
+def test_io_reads_without_a_network(data, tmp_path, capsys):
+    assert cli.main(arguments(data, tmp_path, '--test-io')) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r'epoch 1: 40 images in [\d.]+ s, [\d,.]+ images/s', out[0])
+    assert re.fullmatch(r'epoch 2, from memory: 40 images in .* images/s', out[1])
+    assert not list(tmp_path.iterdir())
+
+
+def test_any_augmentation_preset(data, tmp_path, capsys):
+    assert cli.main(arguments(data, tmp_path, '--augmentation', 'mutualnet-mobile')) == 0
+    assert 'augmentation=mutualnet-mobile' in capsys.readouterr().out
+    run = run_of(tmp_path)
+    config = yaml.safe_load((run / 'config.yaml').read_text())['run']
+    assert config['recipe']['augmentation'] == 'mutualnet-mobile'
+    assert config['recipe']['aug_type'] is None
+    assert cli.main(arguments(data, tmp_path)) == 0
+    assert not same(weights(run, '0002'), weights(run_of(tmp_path, 2), '0002'))
+    assert cli.main(['--resume', str(run), '--num-epochs', '3']) == 0
+
+
 def test_interrupt_writes_a_checkpoint_and_prints_the_resume_command(data, tmp_path):
     command = [sys.executable, '-W', 'ignore', str(REPO / 'tools' / 'train.py'),
                *arguments(data, tmp_path, '--num-epochs', '500', '--checkpoint-epochs', '500')]
@@ -196,6 +246,10 @@ BAD = [
     (['--lr-steps', '1', '--lr-epoch-step', '1'], 2, 'exclude'),
     (['--batch-size', '1', '--cpus', '2'], 2, 'too small for 2 devices'),
     (['--aug-type', '7'], 2, '--aug-type'),
+    (['--augmentation', 'mutualnet'], 2, "unknown augmentation 'mutualnet'"),
+    (['--augmentation', 'igc-1', '--aug-type', '1'], 2, 'exclude'),
+    (['--on-bad', 'ignore'], 2, '--on-bad'),
+    (['--decode-threads', '0'], 2, '--decode-threads'),
     (['--rand-seed', '-1'], 2, '--rand-seed'),
     (['--mean-rgb', '1,2'], 2, 'three numbers'),
     (['--fb-mean'], 2, '--dataset imagenet'),

@@ -205,10 +205,11 @@ def test_networks_markdown():
     text = networks_markdown(['igc_l4m32_imagenet', 'plain'])
     table = [[cell.strip() for cell in line.strip('|').split('|')]
              for line in text.splitlines() if line.startswith('|')]
-    assert {len(row) for row in table} == {10}
-    assert table[2][:9] == ['`igc_l4m32_imagenet`', 'igc', '224', '12,251,240', '1,944,641,536',
+    assert {len(row) for row in table} == {9}
+    assert table[2][:8] == ['`igc_l4m32_imagenet`', '224', '12,251,240', '1,944,641,536',
                             '11.205 M', '1,900 M', '30.77 %', '10.99 %']
-    assert table[3][:5] == ['`plain`', 'igc', '32', '269,722', '40,551,040']
+    assert table[3][:4] == ['`plain`', '32', '269,722', '40,551,040']
+    assert text.count('### igc\n') == 1
     assert 'hellozting/InterleavedGroupConvolutions (ImageNet)' in text
     assert 'Published: ' not in networks_markdown(['plain'])
 

@@ -13,7 +13,7 @@ from igcnet.data.images import encode_image
 from igcnet.data.randomness import permutation, uniforms
 from igcnet.data.reader import EvalReader, TrainReader
 from igcnet.data.records import RecordFile
-from igcnet.data.transforms import ResizeCrop
+from igcnet.data.transforms import ResizeCrop, resize_aligned
 from igcnet.errors import DataError, UsageError
 from igcnet.registry import Preprocessing
 
@@ -149,6 +149,20 @@ def test_pixels_are_augmented_by_record_and_normalised(record, preset, draws, me
         u = uniforms(1, 6, [label], draws)
         pixels = augmentation(IMAGES[label:label + 1], u)[0]
         assert np.abs(image - (pixels - mean) / std).max() < 1e-6
+
+
+@pytest.mark.parametrize('memory_limit', [512 << 20, 0])
+def test_several_resolutions_of_the_same_pictures(record, memory_limit):
+    plain = list(reader(record).epoch(2))
+    batches = list(reader(record, resolutions=(32, 28, 20), memory_limit=memory_limit).epoch(2))
+    for (images, labels), (sizes, same_labels) in zip(plain, batches):
+        assert np.array_equal(labels, same_labels) and np.array_equal(sizes[0], images)
+        assert [array.shape for array in sizes] == [(8, 3, size, size) for size in (32, 28, 20)]
+        for smaller in sizes[1:]:
+            expected = np.empty_like(smaller)
+            resize_aligned(images, smaller.shape[2], expected)
+            assert np.array_equal(smaller, expected)
+    assert len(batches) == len(plain)
 
 
 def test_images_of_different_sizes(tmp_path):
@@ -301,10 +315,22 @@ def test_closing_an_epoch_early_leaves_no_thread(record, memory_limit):
     assert not [t for t in threading.enumerate() if t.name.startswith(THREAD_NAME)]
 
 
+@pytest.mark.parametrize('preset, memory_limit, threads', [
+    ('igc-1', 512 << 20, 1), ('igc-1', 0, 3), ('mutualnet-cifar', 512 << 20, 1),
+    ('dgc-imagenet', 512 << 20, 3)])
+def test_one_thread_makes_quick_batches(record, preset, memory_limit, threads):
+    batches = reader(record, preset=preset, threads=3, memory_limit=memory_limit).epoch(0)
+    next(batches)
+    found = [t for t in threading.enumerate() if t.name.startswith(THREAD_NAME)]
+    batches.close()
+    assert len(found) == threads
+
+
 @pytest.mark.parametrize('settings, message', [
     (dict(batch_size=0), 'batch_size=0'), (dict(batch_size=2.5), 'batch_size=2.5'),
     (dict(num_parts=0), 'num_parts=0'), (dict(part_index=-1), 'part_index=-1'),
     (dict(part_index=2, num_parts=2), 'part_index=2: must be below num_parts=2'),
+    (dict(resolutions=(32, 0)), 'resolutions=0'),
     (dict(threads=-1), 'threads=-1'), (dict(memory_limit=None), 'memory_limit=None'),
     (dict(last_batch='pad'), "last_batch='pad': must be 'wrap' or 'discard'"),
     (dict(on_bad='ignore'), "on_bad='ignore': must be 'error' or 'skip'"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 import warnings
-from typing import Callable, List, Optional
+from typing import Callable, List, Optional, Tuple
 
 from igcnet.errors import IgcnetError, UsageError
 
@@ -38,6 +40,10 @@ def run(command: Callable[[Optional[List[str]]], int], argv: Optional[List[str]]
     """Call `command`; a user's mistake becomes one line on stderr and an exit code."""
     # MXNet 1.9.1 uses names that numpy and the standard library have deprecated since.
     warnings.filterwarnings('ignore', category=DeprecationWarning)
+    with contextlib.suppress(ValueError):  # not the main thread
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            # As Ctrl-C, so that temporary files and worker processes are cleared away.
+            signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = command(argv) or 0
         sys.stdout.flush()  # a full disk or closed pipe shows here, not after our last line
@@ -58,6 +64,10 @@ def run(command: Callable[[Optional[List[str]]], int], argv: Optional[List[str]]
         return IgcnetError.exit_code
 
 
+def _interrupt(number, frame):
+    raise KeyboardInterrupt
+
+
 def _discard_unwritable_output() -> None:
     """What stdout could not write must not fail a second time when Python closes it."""
     try:
@@ -75,3 +85,28 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError('%r is not a whole number of at least 1' % text)
     return value
+
+
+def numbers(text: str) -> Tuple[float, ...]:
+    """An argparse type: numbers with commas between them."""
+    try:
+        return tuple(float(word) for word in text.split(','))
+    except ValueError:
+        raise argparse.ArgumentTypeError('%r is not a list of numbers, such as 100,150'
+                                         % text) from None
+
+
+def colour(text: str) -> Tuple[float, ...]:
+    """An argparse type: three numbers, for red, green and blue."""
+    values = numbers(text)
+    if len(values) != 3:
+        raise argparse.ArgumentTypeError('%r: must be three numbers, for red, green and blue'
+                                         % text)
+    return values
+
+
+def seed(text: str) -> int:
+    """An argparse type: a seed of the random numbers, MXNet's included."""
+    if not (text.isdigit() and int(text) < 2 ** 31):
+        raise argparse.ArgumentTypeError('%r is not a whole number from 0 to 2147483647' % text)
+    return int(text)

@@ -196,8 +196,8 @@ def _pack_tree(arguments, given, tree) -> int:
         return _pack_labelled(arguments, given, tree)
     if lists:
         names = ', '.join(str(path) for path in lists)
-        _refuse(given, _LISTING + _ORDER + _LABELS, 'the lists that are there are packed as they are (%s); '
-                'remove them to pack the class folders of ROOT' % names)
+        _refuse(given, _LISTING + _ORDER + _LABELS, 'the lists that are there are packed as they '
+                'are (%s); remove them to pack the class folders of ROOT' % names)
         print('packing %s' % names)
         plans, classes, warnings = plan_lists(arguments.prefix, lists, tree, arguments.pack_label)
         options = {'pack_label': arguments.pack_label}

@@ -14,9 +14,14 @@ from igcnet.errors import UsageError
 # Name -> one line of help. The module is igcnet.cli.<name> and is imported only when called.
 COMMANDS = {
     'im2rec_pack': 'pack images into record files; verify, merge, split and extract these',
+    'augment': 'the augmentation presets, and pictures of what they do',
+    'data': 'how fast a record file is read, decoded and augmented',
     'train': 'train a network on record files',
     'evaluate': 'accuracy of a trained network on a record file or image folder',
     'predict': 'the most probable classes of images',
+    'torch_to_mxnet': "an original's checkpoint as a network of ours",
+    'mxnet_to_torch': 'parameters of ours as a checkpoint of the PyTorch original',
+    'compare_originals': 'all checkpoints of the originals below a folder, both ways',
     'list': 'names of the networks, with exact counts and published figures',
     'profile': 'layers of a network: output shapes, parameters, multiply-adds',
 }

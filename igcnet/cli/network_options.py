@@ -14,6 +14,7 @@ type, is asked of the registry after parsing.
 from __future__ import annotations
 
 import argparse
+import collections.abc
 import typing
 from typing import Any, Dict, Tuple
 
@@ -43,6 +44,31 @@ SETTINGS = {
     'layers': ('convolutions in a unit, the 3x3 included', ()),
     'branch_sizes': ('channels in a branch of each 1x1 convolution of a unit: 8,8', ()),
     'complementary': ("'strict': one path between any two channels, or 'loose'", ()),
+    'block_channels': ('output channels of each stage: 108,216,432', ()),
+    'block_layers': ('blocks of each stage after its first: 3,7,3', ()),
+    'init_c': ('channels of the first convolution', ()),
+    'side_channels': ('channels of the merge-and-evolve branch in each stage: 8,8,8', ()),
+    'groups': ('groups of the 1x1 convolutions and of the channel shuffle', ()),
+    'init_mul': ('width multiplier of the first convolution', ()),
+    'width_mul': ('width multiplier of the stages', ()),
+    'init_mode': ("what initialisation counts: 'fan_in' or 'fan_out'", ()),
+    'width_mult_range': ('narrowest and widest width: 0.25,1.0', ()),
+    'width_mult_list': ('widths with running statistics of their own: 0.25,0.5,1.0', ()),
+    'divisor': ('what channel counts are rounded to', ()),
+    'image_size': ('height and width of the largest images', ()),
+    'cifar10_rows': ("the original's stages for CIFAR-10: true or false", ()),
+    'widen_factor': ('width of a wide residual network', ()),
+    'stages': ('layers of each dense block: 14-14-14', ()),
+    'growth': ('channels that a layer adds in each dense block: 8-16-32', ()),
+    'bottleneck': ('channels between the two convolutions of a layer, in multiples of the growth',
+                   ()),
+    'heads': ('heads of each dynamic group convolution', ()),
+    'group_1x1': ('groups of the 1x1 convolutions of a dense block', ()),
+    'group_3x3': ('groups of the 3x3 convolutions of a dense block', ()),
+    'gate_factor': ('part of the channels that a head keeps in the end', ()),
+    'squeeze_rate': ('input channels for each hidden unit of a selector', ()),
+    'form': ("first convolution and pooling: 'cifar' or 'imagenet'", ()),
+    'dropoutrate': ('part of the channels dropped inside a block in training', ()),
 }
 
 
@@ -113,7 +139,7 @@ def _value(name: str, text: str, kind: Any) -> Any:
     """`text` as the annotated type of a constructor's argument; tuples have commas."""
     if typing.get_origin(kind) is typing.Union:  # Optional[...]
         kind = typing.get_args(kind)[0]
-    if typing.get_origin(kind) is tuple:  # Tuple[..., ...]
+    if typing.get_origin(kind) in (tuple, collections.abc.Sequence):
         return tuple(_value(name, part, typing.get_args(kind)[0]) for part in text.split(','))
     if kind is bool:
         if text not in ('true', 'false'):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from igcnet._backend import set_threads
-from igcnet.cli.common import EXIT_INTERRUPTED, Parser, positive_int, run
+from igcnet.cli.common import EXIT_INTERRUPTED, Parser, colour, numbers, positive_int, run, seed
 from igcnet.cli.network_options import add_network_options, network_from
 from igcnet.errors import UsageError
 
@@ -39,12 +39,19 @@ def build_parser() -> Parser:
                            'placed (default: those of the record)')
     data.add_argument('--data-shape', type=positive_int, metavar='N',
                       help='height and width of the input, with --dataset records (default: 32)')
-    data.add_argument('--mean-rgb', type=_colour, metavar='R,G,B',
+    data.add_argument('--mean-rgb', type=colour, metavar='R,G,B',
                       help="mean, 0..255 (default: the data set's)")
-    data.add_argument('--std-rgb', type=_colour, metavar='R,G,B',
+    data.add_argument('--std-rgb', type=colour, metavar='R,G,B',
                       help="deviation, 0..255 (default: the data set's)")
     data.add_argument('--fb-mean', action='store_true',
                       help="Facebook's mean and deviation, with --dataset imagenet")
+    data.add_argument('--on-bad', choices=('error', 'skip'),
+                      help='an unreadable image stops the run, or is skipped and counted '
+                           '(default: error)')
+    data.add_argument('--decode-threads', type=positive_int, metavar='N',
+                      help='threads that decode and augment (default: one for each core)')
+    data.add_argument('--test-io', action='store_true',
+                      help='only read an epoch, without the network, and print images/s')
 
     recipe = parser.add_argument_group('recipe', 'every value of the recipe can be overridden')
     recipe.add_argument('--recipe', metavar='NAME|FILE',
@@ -56,11 +63,13 @@ def build_parser() -> Parser:
     recipe.add_argument('--lr', type=float, metavar='RATE')
     recipe.add_argument('--lr-factor', type=float, metavar='F',
                         help='the rate is multiplied by it at each drop')
-    recipe.add_argument('--lr-steps', type=_numbers, metavar='E,E,...', help='epochs of the drops')
+    recipe.add_argument('--lr-steps', type=numbers, metavar='E,E,...', help='epochs of the drops')
     recipe.add_argument('--lr-epoch-step', type=positive_int, metavar='N',
                         help='a drop every N epochs, instead of --lr-steps')
     recipe.add_argument('--aug-type', type=int, choices=(0, 1, 2),
                         help='0 none, 1 standard, 2 crop and mirror without padding')
+    recipe.add_argument('--augmentation', metavar='NAME',
+                        help='any preset of `igcnet augment --list`, instead of --aug-type')
 
     device = parser.add_argument_group('devices')
     device.add_argument('--gpus', metavar='N,N,...', help='GPU numbers, such as 0,1')
@@ -69,6 +78,10 @@ def build_parser() -> Parser:
     device.add_argument('--kv-store', metavar='NAME',
                         help="'device' sums gradients on the devices, 'local' on the CPU "
                              '(default: device)')
+    device.add_argument('--lowering', choices=('stock', 'blocked'),
+                        help="how grouped convolutions and shuffles are computed: 'blocked' is the "
+                             'same function in whole vector blocks, faster on a CPU when groups '
+                             'are narrow (default: stock)')
     device.add_argument('--threads', type=positive_int, metavar='N',
                         help='threads of the CPU kernels (default: OMP_NUM_THREADS, or all '
                              'physical cores)')
@@ -82,7 +95,7 @@ def build_parser() -> Parser:
                         help='epochs between checkpoints (default: an eighth of all)')
     output.add_argument('--test-batch-size', type=positive_int, metavar='N',
                         help="batch of the validation (default: the data set's)")
-    output.add_argument('--rand-seed', type=_seed, metavar='N', help='(default: from the clock)')
+    output.add_argument('--rand-seed', type=seed, metavar='N', help='(default: from the clock)')
     output.add_argument('--resume', nargs='?', const='', metavar='RUN',
                         help='go on from the newest checkpoint of the run in this folder, or of '
                              'the newest run of this configuration; options that are given again '
@@ -109,6 +122,7 @@ def _main(argv: Optional[List[str]]) -> int:
     from igcnet.train.loop import Interrupted
     from igcnet.train.settings import read_settings
 
+    test_io = given.pop('test_io', False)
     resume, epoch = given.pop('resume', None), given.pop('load_epoch', None)
     from_original = epoch is not None and 'model_prefix' in given
     if from_original and resume is not None:
@@ -122,6 +136,10 @@ def _main(argv: Optional[List[str]]) -> int:
         print('resuming %s' % checkpoint)
     else:
         settings = _settings(given)
+    if test_io:
+        for number, rate in enumerate(training.test_io(settings), 1):
+            print('epoch %d%s: %s' % (number, ', from memory' if number > 1 else '', rate))
+        return 0
     try:
         training.train(settings, folder, checkpoint, epoch if from_original else 0)
     except Interrupted as stop:
@@ -166,6 +184,8 @@ def _changed(settings, given: Dict[str, Any]):
         raise UsageError('--fb-mean goes with --dataset imagenet only')
     if 'lr_epoch_step' in values and 'lr_steps' in values:
         raise UsageError('--lr-steps and --lr-epoch-step exclude each other')
+    if 'aug_type' in values and 'augmentation' in values:
+        raise UsageError('--aug-type and --augmentation exclude each other')
     known = {f.name for f in fields(RunSettings)} | {f.name for f in fields(Recipe)}
     assert set(values) <= known, set(values) - known
     return settings.changed(**values)
@@ -173,25 +193,3 @@ def _changed(settings, given: Dict[str, Any]):
 
 def _program() -> str:
     return 'igcnet train' if Path(sys.argv[0]).name == 'igcnet' else 'python tools/train.py'
-
-
-def _numbers(text: str) -> tuple:
-    try:
-        return tuple(float(word) for word in text.split(','))
-    except ValueError:
-        raise argparse.ArgumentTypeError('%r is not a list of numbers, such as 100,150'
-                                         % text) from None
-
-
-def _colour(text: str) -> tuple:
-    values = _numbers(text)
-    if len(values) != 3:
-        raise argparse.ArgumentTypeError('%r: must be three numbers, for red, green and blue'
-                                         % text)
-    return values
-
-
-def _seed(text: str) -> int:
-    if not (text.isdigit() and int(text) < 2 ** 31):
-        raise argparse.ArgumentTypeError('%r is not a whole number from 0 to 2147483647' % text)
-    return int(text)

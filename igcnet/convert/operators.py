@@ -17,12 +17,13 @@ import numpy as np
 from mxnet.operator import get_operator_arguments
 
 ALLOWED = frozenset('''
-    Activation BatchNorm Cast Concat Convolution Dropout Flatten FullyConnected L2Normalization LRN
-    LeakyReLU Pooling Reorder Reshape SliceChannel SoftmaxActivation SoftmaxOutput SwapAxis
-    _copy _div_scalar _minus_scalar _mul_scalar _plus_scalar _rminus_scalar add_n
-    broadcast_add broadcast_div broadcast_mul broadcast_sub clip elemwise_add elemwise_div
-    elemwise_mul elemwise_sub expand_dims hard_sigmoid log_softmax mean relu sigmoid slice_axis
-    softmax squeeze sum take tanh transpose'''.split())
+    Activation BatchNorm BlockGrad Cast Concat Convolution Dropout Flatten FullyConnected
+    L2Normalization LRN LeakyReLU Pooling Reorder Reshape SliceChannel SoftmaxActivation
+    SoftmaxOutput SwapAxis _copy _div_scalar _minus_scalar _mul_scalar _plus_scalar _rminus_scalar
+    add_n broadcast_add broadcast_div broadcast_greater broadcast_mul broadcast_sub clip dot
+    elemwise_add elemwise_div elemwise_mul elemwise_sub expand_dims hard_sigmoid log_softmax mean
+    ones_like relu reshape_like sigmoid slice_axis softmax sort squeeze stack sum take tanh
+    transpose zeros_like'''.split())
 
 # Names in older files, and names under which MXNet knows the same operator.
 ALIASES = {

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Callable, Dict, List, NamedTuple
 
 # Steps of one program. The largest network here, with its optimiser, needs a tenth.
 MOST_STEPS = 1 << 20
-BYTES_PER_STEP = 256   # what a copy of text costs
+BYTES_PER_STEP = 64    # what a copy of text costs
 LONGEST_LINE = 512     # module or name of a global
 LONGEST_NUMBER = 64    # bytes
 NEWEST_PROTOCOL = 5

@@ -11,9 +11,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional
 
 import numpy as np
 from mxnet.gluon import HybridBlock
@@ -21,93 +20,11 @@ from mxnet.gluon import HybridBlock
 from igcnet.convert.parameters import set_parameters
 from igcnet.convert.torch_file import LEGACY, TAR, read_torch
 from igcnet.convert.torch_origin import Origin
+from igcnet.convert.torch_report import Entry, Report
 from igcnet.convert.torch_state import State, find_state, place_text, replace_state
 from igcnet.convert.torch_writer import write_torch
 from igcnet.errors import CheckpointError, UsageError
 from igcnet.files import PathLike
-
-NAMES_SHOWN = 12
-
-
-class Entry(NamedTuple):
-    """One entry of a state_dict and the parameter that it belongs to."""
-
-    key: str
-    path: str
-    shape: Tuple[int, ...]
-    expected: Tuple[int, ...]
-
-
-@dataclass
-class Report:
-    """What became of the entries of a file.
-
-    Parameters
-    ----------
-    source : str
-        The file.
-    container, place, prefix : str
-        How the parameters were in it.
-    converted : list of Entry
-        Entries that are parameters of the network now.
-    kept : list of str
-        Known entries without a place in the network, such as ``num_batches_tracked``.
-    unused : list of str
-        Entries that nothing explains.
-    missing : list of str
-        Keys that the network needs and the file lacks.
-    misshapen : list of Entry
-        Entries of another shape than the network's.
-    beside : list of str
-        What the file holds beside the state_dict.
-    """
-
-    source: str
-    container: str
-    place: str
-    prefix: str
-    converted: List[Entry] = field(default_factory=list)
-    kept: List[str] = field(default_factory=list)
-    unused: List[str] = field(default_factory=list)
-    missing: List[str] = field(default_factory=list)
-    misshapen: List[Entry] = field(default_factory=list)
-    beside: List[str] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every entry is explained and every parameter has its entry."""
-        return not (self.unused or self.missing or self.misshapen)
-
-    def faults(self) -> str:
-        """What is not explained, in one line."""
-        named = [('unused', self.unused), ('missing', self.missing),
-                 ('of another shape', [_shapes(entry) for entry in self.misshapen])]
-        return '; '.join('%d %s (%s%s)' % (len(names), word, ', '.join(names[:3]),
-                                           ', ...' if len(names) > 3 else '')
-                         for word, names in named if names)
-
-    def table(self, every_entry: bool = False) -> str:
-        """The report as text; with `every_entry` the converted ones by name."""
-        lines = ['%s: %s container, parameters in %s%s' % (
-            self.source, self.container, self.place,
-            ', keys begin with %r' % self.prefix if self.prefix else '')]
-        lines.append('converted         %5d  %s numbers' % (
-            len(self.converted), format(sum(int(np.prod(entry.shape, dtype=np.int64))
-                                            for entry in self.converted), ',')))
-        if every_entry:
-            width = max([len(entry.key) for entry in self.converted], default=0)
-            lines += ['    %s  %s  %s' % (entry.key.ljust(width), entry.path, entry.shape)
-                      for entry in self.converted]
-        kinds = sorted({key.rpartition('.')[2] for key in self.kept})
-        lines.append('kept aside        %5d  %s' % (len(self.kept), ', '.join(kinds)))
-        for word, names in (('unused', self.unused), ('missing', self.missing),
-                            ('of another shape', [_shapes(entry) for entry in self.misshapen])):
-            lines.append('%-16s  %5d' % (word, len(names)))
-            lines += ['    ' + name for name in names[:None if every_entry else NAMES_SHOWN]]
-            if len(names) > NAMES_SHOWN and not every_entry:
-                lines.append('    ... and %d more' % (len(names) - NAMES_SHOWN))
-        lines.append('beside them       %5d  %s' % (len(self.beside), ', '.join(self.beside)))
-        return '\n'.join(line.rstrip() for line in lines)
 
 
 def family_of(spec: Any) -> ModuleType:
@@ -125,29 +42,46 @@ def family_of(spec: Any) -> ModuleType:
     return importlib.import_module(name)
 
 
-def load_torch(net: HybridBlock, family: ModuleType, path: PathLike, allow_missing: bool = False,
-               ctx=None) -> Tuple[Report, Origin]:
-    """Load a checkpoint of the original into `net`, which need not be initialised.
+class MismatchError(CheckpointError):
+    """A checkpoint does not fit a network; `report` says all about it, the message the worst."""
+
+    def __init__(self, report: Report):
+        super().__init__('%s does not fit the network: %s' % (report.source, report.faults()))
+        self.report = report
+
+
+class Matched(NamedTuple):
+    """A checkpoint of an original, taken apart for a network.
+
+    Parameters
+    ----------
+    values : dict
+        Arrays by parameter path, as ``net.load_parameters`` knows them.
+    report : Report
+    origin : Origin
+    """
+
+    values: Dict[str, np.ndarray]
+    report: Report
+    origin: Origin
+
+
+def match_torch(net: HybridBlock, family: ModuleType, path: PathLike,
+                allow_missing: bool = False) -> Matched:
+    """Read a checkpoint of the original and find the entry of each parameter of `net`.
 
     Parameters
     ----------
     family : module
         Key map, see `family_of`.
     allow_missing : bool
-        Take over what fits although entries are unused, missing or of another shape. Parameters
-        without an entry keep their values, or get the original's initialisation.
-    ctx : Context or list of Context, optional
-        As for `igcnet.convert.load_parameters`.
-
-    Returns
-    -------
-    (Report, Origin)
+        Accept a file of which entries are unused, missing or of another shape.
 
     Raises
     ------
     CheckpointError
-        The file is damaged or refused (see `igcnet.convert.torch_file.read_torch`), holds no
-        parameter of the network, or does not fit it.
+        The file is damaged or refused (see `igcnet.convert.torch_file.read_torch`), or holds no
+        parameter of the network. A `MismatchError` when it does not fit.
     UsageError
         The network is a form that the original does not have.
     """
@@ -156,13 +90,24 @@ def load_torch(net: HybridBlock, family: ModuleType, path: PathLike, allow_missi
     state = find_state(file.value, names.values(), family.WRAPPER['state_dict'], path)
     report = Report(str(path), file.container, place_text(state.place), state.prefix)
     taken = _match(net, family, names, state, report)
-    beside = replace_state(file.value, state.place, None) if state.place else None
-    if beside is not None:
-        report.beside = [str(key) for key in beside if key != state.place[0]]
+    around = replace_state(file.value, state.place, None)
+    if state.place:
+        report.beside = [str(key) for key in around if key != state.place[0]]
     if not report.complete and not allow_missing:
-        raise CheckpointError('%s does not fit the network: %s' % (path, report.faults()))
-    set_parameters(net, taken, path, ctx, allow_missing=allow_missing)
-    return report, _origin(file.container, state, report, beside, path)
+        raise MismatchError(report)
+    return Matched(taken, report, _origin(file.container, state, report, around))
+
+
+def load_torch(net: HybridBlock, family: ModuleType, path: PathLike, allow_missing: bool = False,
+               ctx=None) -> Matched:
+    """Load a checkpoint of the original into `net`, which need not be initialised.
+
+    Parameters, results and errors are those of `match_torch`. Parameters without an entry keep
+    their values, or get the original's initialisation.
+    """
+    matched = match_torch(net, family, path, allow_missing)
+    set_parameters(net, matched.values, path, ctx, allow_missing=allow_missing)
+    return matched
 
 
 def _match(net: HybridBlock, family: ModuleType, names: Dict[str, str], state: State,
@@ -192,8 +137,7 @@ def _match(net: HybridBlock, family: ModuleType, names: Dict[str, str], state: S
     return taken
 
 
-def _origin(container: str, state: State, report: Report, around: Any,
-            path: PathLike) -> Origin:
+def _origin(container: str, state: State, report: Report, around: Any) -> Origin:
     converted = {entry.key for entry in report.converted}
     kept = {key: value for key, value in state.entries.items() if key not in converted}
     return Origin(
@@ -273,7 +217,3 @@ def with_extras(values: Dict[str, np.ndarray],
         ordered[key] = value
         ordered.update((extra, extras[extra]) for extra in following.get(key, ()))
     return ordered
-
-
-def _shapes(entry: Entry) -> str:
-    return '%s: %s in the file, %s in the network' % (entry.key, entry.shape, entry.expected)

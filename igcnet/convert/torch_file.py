@@ -25,13 +25,13 @@ from typing import Any, BinaryIO, Dict, NamedTuple
 
 from igcnet.convert.ndarray_file import file_size
 from igcnet.convert.pickle_machine import Machine, PickleError, Source
+from igcnet.convert.torch_globals import find_global
+from igcnet.convert.torch_plain import plain_value
 from igcnet.convert.torch_tar import BLOCK, is_tar, read_tar
 from igcnet.convert.torch_values import (
     Storage,
     Storages,
-    find_global,
     is_count,
-    plain_value,
     storage_identity,
 )
 from igcnet.errors import CheckpointError
@@ -147,7 +147,7 @@ class _Zip:
             return storage
 
         machine = Machine(Source(BytesIO(pickled), len(pickled)), find_global, load_storage)
-        return plain_value(machine.run(), storages.raw)
+        return plain_value(machine.run(), storages)
 
     def member(self, name: str, default: bytes = None) -> bytes:
         """All bytes of a member, whose checksum `zipfile` compares."""
@@ -203,4 +203,4 @@ def _read_legacy(source: Source) -> Any:
             raise PickleError('damaged: storage %r has %d elements instead of %d'
                               % (key, count, storages.counts[key]))
         storages.data[key] = source.take(storages.lengths[key])
-    return plain_value(value, storages.raw)
+    return plain_value(value, storages)

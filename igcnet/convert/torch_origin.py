@@ -67,12 +67,22 @@ class Origin:
     ordered: bool
 
     def restore(self, values: Mapping[str, np.ndarray]) -> Tuple[Any, List[str]]:
-        """The file's value with `values`, by key without the prefix, and the keys in it."""
+        """The file's value with `values`, by key without the prefix, and the keys in it.
+
+        Raises
+        ------
+        CheckpointError
+            They are the parameters of another network.
+        """
         ours = {self.prefix + name: value for name, value in values.items()}
         for key, name in self.element_types.items():
             if key in ours:
                 ours[key] = ours[key].astype(name)
         keys = list(OrderedDict.fromkeys([*self.keys, *ours]))
+        lost = [key for key in keys if key not in ours and key not in self.kept]
+        if lost:
+            raise CheckpointError('the origin is of another network: its %r and %d more have no '
+                                  'parameter here' % (lost[0], len(lost) - 1))
         state = (OrderedDict if self.ordered else dict)(
             (key, ours[key] if key in ours else self.kept[key]) for key in keys)
         if self.metadata is not None and self.ordered:

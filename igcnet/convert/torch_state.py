@@ -12,6 +12,7 @@ from typing import Any, Collection, Dict, Iterator, NamedTuple, Tuple
 
 import numpy as np
 
+from igcnet.convert.torch_report import shown
 from igcnet.errors import CheckpointError
 from igcnet.files import PathLike
 
@@ -84,7 +85,7 @@ def replace_state(value: Any, place: Tuple[Any, ...], state: Any) -> Any:
 
 def place_text(place: Tuple[Any, ...]) -> str:
     """The entry at `place`, for people."""
-    return ' / '.join(map(repr, place)) or 'the whole file'
+    return ' / '.join(shown(repr(key)) for key in place) or 'the whole file'
 
 
 def _dictionaries(value: Any, place: Tuple[Any, ...]) -> Iterator[Tuple[Tuple[Any, ...], Any]]:
@@ -112,5 +113,5 @@ def _best_prefix(entries: Dict[str, Any], known: Collection[str]) -> Tuple[str, 
 def _contents(value: Any) -> str:
     if not isinstance(value, dict):
         return 'a %s' % type(value).__name__
-    keys = [repr(key) for key in value]
-    return 'the entries %s%s' % (', '.join(keys[:5]), ', ...' if len(keys) > 5 else '')
+    return 'the entries %s%s' % (', '.join(shown(repr(key)) for key in list(value)[:5]),
+                                 ', ...' if len(value) > 5 else '')

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, BinaryIO, Dict, Iterator, Optional, Tuple
 
 from igcnet.convert.pickle_machine import FAULTS, Machine, PickleError, Source
+from igcnet.convert.torch_globals import find_global
+from igcnet.convert.torch_plain import plain_value
 from igcnet.convert.torch_values import (
     MOST_DIMENSIONS,
     StorageClass,
     Storages,
     checked_view,
-    find_global,
     is_count,
-    plain_value,
     refuse_identity,
 )
 
@@ -45,7 +45,7 @@ def read_tar(stream: BinaryIO, size: int) -> Any:
         raise
     except FAULTS:
         raise PickleError('damaged: its tar container describes what it does not have') from None
-    return plain_value(reader.run(reader.member('pickle')), reader.storages.raw)
+    return plain_value(reader.run(reader.member('pickle')), reader.storages)
 
 
 def _member(block: bytes) -> Optional[Tuple[str, bytes, int]]:

@@ -21,6 +21,8 @@ from igcnet.errors import UsageError
 def run_twin(graph: Graph, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """The first output of `graph`, computed by PyTorch on the CPU in inference mode.
 
+    In float64, so that a difference is MXNet's alone.
+
     Parameters
     ----------
     arrays : mapping
@@ -46,10 +48,10 @@ def run_twin(graph: Graph, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     with torch.no_grad():
         for node in graph.nodes:
             if node.is_variable:
-                found = torch.from_numpy(np.array(arrays[node.name], np.float32))
+                found = torch.from_numpy(np.array(arrays[node.name], np.float64))
             else:
-                found = operators[node.op]([results[index][output] for index, output in node.inputs],
-                                           effective_attributes(node.op, node.attributes))
+                inputs = [results[index][output] for index, output in node.inputs]
+                found = operators[node.op](inputs, effective_attributes(node.op, node.attributes))
             results.append(list(found) if isinstance(found, (list, tuple)) else [found])
     index, output = graph.heads[0]
     return results[index][output].numpy()
@@ -127,8 +129,8 @@ def _operators(torch: Any) -> Dict[str, Callable[[Sequence[Any], Dict[str, Any]]
         parts = inputs[0].chunk(a['num_outputs'], a['axis'])
         return [part.squeeze(a['axis']) for part in parts] if a['squeeze_axis'] else parts
 
-    def compare(function):
-        return lambda inputs, a: function(*inputs).float()
+    def elementwise(function):
+        return lambda inputs, a: function(*inputs).to(inputs[0].dtype)
 
     return {
         'Activation': lambda inputs, a: activations[a['act_type']](inputs[0]),
@@ -156,8 +158,8 @@ def _operators(torch: Any) -> Dict[str, Callable[[Sequence[Any], Dict[str, Any]]
         'zeros_like': lambda inputs, a: torch.zeros_like(inputs[0]),
         **{name: lambda inputs, a: inputs[0] for name in ('_copy', 'BlockGrad', 'Dropout')},
         'add_n': lambda inputs, a: sum(inputs[1:], inputs[0]),
-        'broadcast_greater': compare(torch.gt),
-        **{prefix + name: (lambda function: lambda inputs, a: function(*inputs))(function)
+        'broadcast_greater': elementwise(torch.gt),
+        **{prefix + name: elementwise(function)
            for prefix in ('elemwise_', 'broadcast_') for name, function in (
                ('add', torch.add), ('sub', torch.sub), ('mul', torch.mul), ('div', torch.div))},
         '_plus_scalar': lambda inputs, a: inputs[0] + a['scalar'],

@@ -15,7 +15,8 @@ from typing import Any, BinaryIO, Callable, Dict, List, Tuple
 import numpy as np
 
 from igcnet.convert.torch_file import LEGACY, LEGACY_MAGIC, LEGACY_VERSION, ZIP
-from igcnet.convert.torch_values import DEEPEST, ELEMENT_TYPES
+from igcnet.convert.torch_plain import DEEPEST
+from igcnet.convert.torch_values import ELEMENT_TYPES
 from igcnet.errors import CheckpointError, UsageError
 from igcnet.files import PathLike, atomic_path
 
@@ -162,7 +163,7 @@ class _Pickler:
         self.out += b'}'
         self.write_items(value, depth)
 
-    def write_ordered_dict(self, value: 'OrderedDict[Any, Any]', depth: int) -> None:
+    def write_ordered_dict(self, value: OrderedDict[Any, Any], depth: int) -> None:
         self.call('collections OrderedDict', (), depth)
         self.write_items(value, depth)
         if hasattr(value, '_metadata'):

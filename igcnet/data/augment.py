@@ -1,194 +1,55 @@
-"""Random changes of the training images: the original's augmentations, as named presets.
+"""The originals' augmentations of training images, as named presets.
 
-Source: hellozting/InterleavedGroupConvolutions, `train_model.py` and `train_imagenet.py`, whose
-`ImageRecordIter` comes from the authors' branch of MXNet. Transforms are objects as
-`igcnet.data.transforms` describes them; each random number has a fixed column in `randoms`, so
-that one image's augmentation can be repeated from its numbers alone.
+Sources: hellozting/InterleavedGroupConvolutions, clavichord93/MENet, taoyang1122/MutualNet, the
+DGC code, homles11/IGCV3 (MXNet) and xxradon/IGCV3-pytorch. Their values and order of operations
+are theirs; the random numbers are ours, see `igcnet.data.randomness`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import Callable, Dict, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Sequence
 
-import cv2
-import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
-
-from igcnet.data.transforms import check_colour, check_size
-from igcnet.errors import DataError, UsageError
-
-
-@dataclass(frozen=True)
-class CropMirror:
-    """Pad with a colour, crop at a random place, mirror every other image.
-
-    Parameters
-    ----------
-    size : int
-        Height and width of the crop.
-    fill : sequence of three numbers
-        RGB colour of the padding, 0..255, rounded to whole numbers.
-    pad : int
-        Pixels added on each side.
-    random : bool
-        False: the centre crop, not mirrored.
-    """
-
-    size: int
-    fill: Sequence[float] = (0, 0, 0)
-    pad: int = 0
-    random: bool = True
-
-    TOP, LEFT, MIRROR = range(3)
-
-    def __post_init__(self):
-        check_size(self.size)
-        object.__setattr__(self, 'fill', _fill_colour(self.fill))
-        if self.pad < 0:
-            raise UsageError('pad=%r: must not be negative' % (self.pad,))
-
-    @property
-    def draws(self) -> int:
-        return 3 if self.random else 0
-
-    def check(self, height: int, width: int) -> None:
-        if min(height, width) + 2 * self.pad < self.size:
-            raise DataError('the image has %dx%d pixels, too few for a crop of %dx%d; pack with '
-                            '--resize %d' % (width, height, self.size, self.size, self.size))
-
-    def __call__(self, images: np.ndarray, randoms: np.ndarray) -> np.ndarray:
-        if self.pad:
-            images = _padded(images, self.pad, self.fill)
-        rows, columns = (side - self.size for side in images.shape[1:3])
-        # (N, rows + 1, columns + 1, 3, size, size): every possible crop, none of them copied.
-        windows = sliding_window_view(images, (self.size, self.size), axis=(1, 2))
-        if not self.random:
-            return np.ascontiguousarray(windows[:, rows // 2, columns // 2])
-        crops = windows[np.arange(len(images)),
-                        _whole(randoms[:, self.TOP], rows + 1),
-                        _whole(randoms[:, self.LEFT], columns + 1)]
-        return _mirrored(crops, randoms[:, self.MIRROR])
+from igcnet.data.colour import Coloured
+from igcnet.data.crops import CropMirror
+from igcnet.data.resized_crops import RandomResizedCrop, ResizeRandomCrop
+from igcnet.data.warp import WarpCrop
+from igcnet.errors import UsageError
 
 
-@dataclass(frozen=True)
-class WarpCrop:
-    """The original's ImageNet augmentation: scale and aspect ratio, crop, colour, mirror.
-
-    In this order, for an image of height h and width w:
-
-    1. s is uniform in `min_scale` .. `max_scale` and r in 1 - `aspect` .. 1 + `aspect`. An affine
-       map scales x by 2s/(1+r) and y by 2sr/(1+r), about the centre, onto a canvas of
-       max(`canvas`, s*w) by max(`canvas`, s*h) pixels whose uncovered part has the fill colour.
-       Interpolation: cubic if both sides of the canvas exceed those of the image, "area" if both
-       are smaller (which OpenCV's affine map computes as bilinear), else bilinear.
-    2. Random crop of `size`.
-    3. 8-bit HLS (hue 0..180): whole-number offsets, uniform in plus or minus `hue`, `lightness`
-       and `saturation` and cut off towards zero; the results are clipped.
-    4. Mirror, with probability 1/2. (The original mirrors while normalising: the same.)
-
-    Records are expected with the shorter side at 480: scale 0.533 makes it 256.
-
-    Parameters
-    ----------
-    size, canvas : int
-        Height and width of the crop, and the smallest canvas it is cut from.
-    fill : sequence of three numbers
-        RGB colour of the border, 0..255, rounded to whole numbers.
-    random : bool
-        False: `min_scale`, the centre crop, and nothing else.
-    """
-
-    size: int
-    fill: Sequence[float] = (0, 0, 0)
-    min_scale: float = 0.533
-    max_scale: float = 1.0
-    aspect: float = 0.25
-    hue: int = 36
-    lightness: int = 50
-    saturation: int = 50
-    canvas: int = 256
-    random: bool = True
-
-    SCALE, ASPECT, TOP, LEFT, HUE, LIGHTNESS, SATURATION, MIRROR = range(8)
-
-    def __post_init__(self):
-        check_size(self.size)
-        object.__setattr__(self, 'fill', _fill_colour(self.fill))
-        if not 0 < self.min_scale <= self.max_scale:
-            raise UsageError('min_scale=%r, max_scale=%r: must be positive and in this order'
-                             % (self.min_scale, self.max_scale))
-        if not 0 <= self.aspect < 1:
-            raise UsageError('aspect=%r: must be at least 0 and below 1' % (self.aspect,))
-        if min(self.hue, self.lightness, self.saturation) < 0:
-            raise UsageError('hue, lightness, saturation=%r: must not be negative'
-                             % ((self.hue, self.lightness, self.saturation),))
-        if self.canvas < self.size:
-            raise UsageError('canvas=%r: must be at least the crop size, %d'
-                             % (self.canvas, self.size))
-
-    @property
-    def draws(self) -> int:
-        return 8 if self.random else 0
-
-    def check(self, height: int, width: int) -> None:
-        """Every size will do: what is small gets a border."""
-
-    def __call__(self, images: np.ndarray, randoms: np.ndarray) -> np.ndarray:
-        if not self.random:
-            crops = [self._centre(self._warp(image, self.min_scale, 1.0)) for image in images]
-            return np.stack(crops).transpose(0, 3, 1, 2)
-        crops = np.stack([self._one(image, u) for image, u in zip(images, randoms)])
-        return _mirrored(crops.transpose(0, 3, 1, 2), randoms[:, self.MIRROR])
-
-    def _one(self, image: np.ndarray, u: np.ndarray) -> np.ndarray:
-        scale = self.min_scale + u[self.SCALE] * (self.max_scale - self.min_scale)
-        warped = self._warp(image, scale, 1 + _symmetric(u[self.ASPECT], self.aspect))
-        top, left = (int(_whole(u[column], side - self.size + 1))
-                     for column, side in zip((self.TOP, self.LEFT), warped.shape))
-        crop = warped[top:top + self.size, left:left + self.size]
-        return self._shift_colour(crop, [
-            int(_symmetric(u[column], limit)) for column, limit in (
-                (self.HUE, self.hue), (self.LIGHTNESS, self.lightness),
-                (self.SATURATION, self.saturation))])
-
-    def _warp(self, image: np.ndarray, scale: float, ratio: float) -> np.ndarray:
-        # In float32 like MXNet's augmenter, whose pixels this reproduces exactly.
-        height, width = np.float32(image.shape[0]), np.float32(image.shape[1])
-        scale, ratio, canvas = np.float32(scale), np.float32(ratio), np.float32(self.canvas)
-        x_factor = 2 * scale / (1 + ratio)
-        y_factor = ratio * x_factor
-        new_width, new_height = max(canvas, scale * width), max(canvas, scale * height)
-        matrix = np.array([[x_factor, 0, (new_width - x_factor * width) / 2],
-                           [0, y_factor, (new_height - y_factor * height) / 2]], np.float32)
-        if new_width > width and new_height > height:
-            method = cv2.INTER_CUBIC
-        elif new_width < width and new_height < height:
-            method = cv2.INTER_AREA
-        else:
-            method = cv2.INTER_LINEAR
-        return cv2.warpAffine(image, matrix, (int(new_width), int(new_height)), flags=method,
-                              borderMode=cv2.BORDER_CONSTANT, borderValue=self.fill)
-
-    def _centre(self, image: np.ndarray) -> np.ndarray:
-        top, left = ((side - self.size) // 2 for side in image.shape[:2])
-        return image[top:top + self.size, left:left + self.size]
-
-    def _shift_colour(self, image: np.ndarray, offsets: Sequence[int]) -> np.ndarray:
-        """Add the offsets of H, L and S."""
-        if not (self.hue or self.lightness or self.saturation):
-            return image
-        table = np.clip(np.arange(256)[:, None] + offsets, 0, (180, 255, 255)).astype(np.uint8)
-        hls = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HLS), table[None])
-        return cv2.cvtColor(hls, cv2.COLOR_HLS2RGB)
+def _borderless(crop: Callable[..., Any], size: int, fill: Sequence[float], **settings):
+    """Crops that have no border to fill."""
+    return crop(size, **settings)
 
 
-Augmentation = Union[CropMirror, WarpCrop]
+def _coloured(crop: Callable[..., Any], size: int, fill: Sequence[float], jitter=(0, 0, 0, 0),
+              lighting: float = 0, **settings) -> Coloured:
+    return Coloured(crop(size=size, fill=fill, **settings), tuple(jitter), lighting)
+
+
+def _black(size: int, fill: Sequence[float], pad: int = 4, **settings) -> CropMirror:
+    """torchvision pads with black, whatever the mean is."""
+    return CropMirror(size, (0, 0, 0), pad, **settings)
+
+
+def _igcv3_imagenet(size: int, fill: Sequence[float], **settings) -> WarpCrop:
+    """MXNet's augmenter without a smallest canvas; its border is grey, whatever the mean is."""
+    return WarpCrop(size, (127, 127, 127), **{'aspect': 0.0, 'canvas': size, **settings})
+
+
+_resized = partial(_borderless, RandomResizedCrop)
+_menet = {
+    'more-aggressive': partial(_resized, area=(0.08, 1.0), shapes='swapped'),
+    'aggressive': partial(_resized, area=(0.36, 1.0), shapes='swapped'),
+    'less-aggressive': partial(_resized, area=(0.64, 1.0), shapes='swapped'),
+    'conservative': partial(_borderless, ResizeRandomCrop),
+}
+_mutualnet = partial(_coloured, partial(_resized, shapes='swapped-in-range'),
+                     jitter=(0.4, 0.4, 0.4, 0), lighting=0.1)
 
 # The original's --aug-type on 32x32 images (and train_model.py's on ImageNet) is igc-0, -1, -2;
-# that of train_imagenet.py is igc-imagenet-0, -1. The plain presets serve validation.
-PRESETS: Dict[str, Callable[..., Augmentation]] = {
+# that of train_imagenet.py is igc-imagenet-0, -1. The presets for validation are not random.
+PRESETS: Dict[str, Callable[..., Any]] = {
     'igc-0': partial(CropMirror, random=False),
     'igc-1': partial(CropMirror, pad=4),
     'igc-2': CropMirror,
@@ -196,11 +57,25 @@ PRESETS: Dict[str, Callable[..., Augmentation]] = {
                               saturation=0),
     'igc-imagenet-1': WarpCrop,
     'igc-imagenet-validation': partial(WarpCrop, random=False),
+    'igcv3-cifar10': _black,
+    'igcv3-cifar100': partial(_coloured, _black, jitter=(0.3, 0.3, 0.3, 0)),
+    'igcv3-imagenet': _igcv3_imagenet,
+    'igcv3-imagenet-validation': partial(_igcv3_imagenet, random=False),
+    **{'menet-' + name: crop for name, crop in _menet.items()},
+    **{'menet-%s-with-color-jitter' % name: partial(_coloured, crop, jitter=(0.1,) * 4)
+       for name, crop in _menet.items()},
+    'mutualnet-basic': partial(_mutualnet, area=(0.08, 1.0)),
+    'mutualnet-mobile': partial(_mutualnet, area=(0.25, 1.0)),
+    'mutualnet-cifar': partial(CropMirror, pad=4, border='reflect'),
+    'dgc-cifar': _black,
+    'dgc-imagenet': _resized,
 }
 
 
-def find_augmentation(name: str, size: int, fill: Sequence[float], **changes) -> Augmentation:
+def find_augmentation(name: str, size: int, fill: Sequence[float], **changes):
     """The preset called `name`, for crops of `size` and borders of colour `fill`.
+
+    Presets of PyTorch originals have no border or a black one; they leave `fill` unused.
 
     Raises
     ------
@@ -213,36 +88,3 @@ def find_augmentation(name: str, size: int, fill: Sequence[float], **changes) ->
         raise UsageError('unknown augmentation %r: must be one of %s'
                          % (name, ', '.join(sorted(PRESETS))))
     return PRESETS[name](size=size, fill=fill, **changes)
-
-
-def _fill_colour(values: Sequence[float]) -> Tuple[int, int, int]:
-    colour = tuple(int(round(value)) for value in check_colour('fill', values))
-    if min(colour) < 0 or max(colour) > 255:
-        raise UsageError('fill=%r: must be between 0 and 255' % (values,))
-    return colour
-
-
-def _padded(images: np.ndarray, pad: int, fill: Tuple[int, int, int]) -> np.ndarray:
-    count, height, width, _ = images.shape
-    blank = np.full((height + 2 * pad, width + 2 * pad, 3), fill, np.uint8)
-    canvas = np.empty((count,) + blank.shape, np.uint8)
-    canvas[:] = blank
-    canvas[:, pad:pad + height, pad:pad + width] = images
-    return canvas
-
-
-def _mirrored(crops: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """`crops` (N, 3, H, W) with those turned round whose number is below 1/2, in place."""
-    chosen = u < 0.5
-    crops[chosen] = crops[chosen, :, :, ::-1]
-    return crops
-
-
-def _whole(u, count: int):
-    """Uniform whole numbers below `count` from uniform `u`."""
-    return (u * count).astype(np.int64)
-
-
-def _symmetric(u: float, limit: float) -> float:
-    """Uniform in plus or minus `limit`."""
-    return (2 * u - 1) * limit

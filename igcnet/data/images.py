@@ -48,7 +48,7 @@ def decode_image(data: bytes, where: str, color: int = 1) -> np.ndarray:
     ----------
     data : bytes
         Content of an image file.
-    where : str
+    where : str, or any object with a text
         Name of the image (file, or record file and position), for the message.
     color : {1, 0, -1}
         1: RGB, (H, W, 3), transparency dropped; 0: grey, (H, W); -1: as stored, (H, W), or
@@ -106,7 +106,10 @@ def _decode(data: bytes, where: str, flags: int) -> np.ndarray:
 
 def image_format(data: bytes) -> Optional[str]:
     """Name of the format by its first bytes, or None."""
-    return next((name for name, pattern in _SIGNATURES if pattern.match(data)), None)
+    for name, pattern in _SIGNATURES:
+        if pattern.match(data):
+            return name
+    return None
 
 
 def check_structure(data: bytes, where: str) -> str:

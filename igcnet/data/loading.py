@@ -9,7 +9,8 @@ import numpy as np
 
 from igcnet.data.background import in_background
 from igcnet.data.images import decode_image
-from igcnet.data.transforms import Normalisation
+from igcnet.data.sources import Place
+from igcnet.data.transforms import Normalisation, check_choice
 from igcnet.errors import DataError, UsageError
 
 ON_BAD = ('error', 'skip')
@@ -56,7 +57,7 @@ class Loader:
         """The decoded image, or None when it is bad and to be skipped."""
         if position in self.bad:
             return None
-        where = self.source.where(position)
+        where = Place(self.source, position)
         try:
             label, data = self.source.read(position)
             image = decode_image(data, where)
@@ -88,7 +89,7 @@ class Loader:
         return '%d of %d images are unreadable, the first: %s' % (
             len(self.bad), len(self.source), first)
 
-    def _check_size(self, image: np.ndarray, where: str) -> None:
+    def _check_size(self, image: np.ndarray, where: Place) -> None:
         try:
             self.transform.check(*image.shape[:2])
         except DataError as problem:
@@ -139,12 +140,6 @@ def decode_all(loader: Loader, limit: int, threads: int) -> Optional[Decoded]:
     except _SizesDifferError:
         return None
     return decoded
-
-
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    """Refuse a value that is none of `choices`."""
-    if value not in choices:
-        raise UsageError('%s=%r: must be %s' % (name, value, ' or '.join(map(repr, choices))))
 
 
 def check_at_least(name: str, value: Any, smallest: int) -> None:

@@ -12,18 +12,21 @@ from typing import Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from igcnet.data.background import in_background
-from igcnet.data.loading import Loader, check_at_least, check_choice, decode_all, split
+from igcnet.data.crops import CropMirror
+from igcnet.data.loading import Loader, check_at_least, decode_all, split
 from igcnet.data.randomness import check_seed, permutation, uniforms
 from igcnet.data.records import RecordFile
 from igcnet.data.sources import RecordSource, open_source
-from igcnet.data.transforms import Normalisation, ResizeCrop
+from igcnet.data.transforms import Normalisation, ResizeCrop, check_choice, resize_aligned
 from igcnet.errors import DataError, UsageError
 from igcnet.files import PathLike
 from igcnet.registry import Preprocessing
 
 LAST_BATCH = ('wrap', 'discard')
-# Images decoded by one call of a background thread: small, so that closing is prompt.
-CHUNK = 16
+# Pixels that one call of a background thread makes: so few that closing is prompt, so many that
+# what a call costs by itself does not count.
+CHUNK_PIXELS = 1 << 18
+QUICK_SIZE = 64
 
 
 class TrainReader:
@@ -58,6 +61,9 @@ class TrainReader:
     on_bad : {'error', 'skip'}
         An unreadable image raises `DataError`, or the next readable one in the epoch's order
         stands in for it; `bad` lists them.
+    resolutions : sequence of int
+        MutualNet's inputs: each batch comes in all of these sizes, made from the same normalised
+        pixels by `igcnet.data.transforms.resize_aligned`.
     memory_limit : int
         Images that have all the same size and need at most so many bytes are decoded once, in
         the first epoch, and kept. The batches do not depend on it.
@@ -68,6 +74,8 @@ class TrainReader:
         Batches in an epoch, the same for every part.
     bad : dict of int to str
         Record number and reason of each unreadable image met so far.
+    in_memory : bool
+        Whether the decoded images are kept; known once an epoch has been begun.
 
     Raises
     ------
@@ -80,13 +88,16 @@ class TrainReader:
     def __init__(self, records: Union[RecordFile, PathLike], batch_size: int, augmentation,
                  seed: int, part_index: int = 0, num_parts: int = 1, threads: int = 0, *,
                  mean: Sequence[float] = (0, 0, 0), std: Sequence[float] = (1, 1, 1),
-                 last_batch: str = 'wrap', on_bad: str = 'error', memory_limit: int = 512 << 20):
+                 last_batch: str = 'wrap', on_bad: str = 'error', resolutions: Sequence[int] = (),
+                 memory_limit: int = 512 << 20):
         check_at_least('batch_size', batch_size, 1)
         check_at_least('num_parts', num_parts, 1)
         check_at_least('part_index', part_index, 0)
         check_at_least('threads', threads, 0)
         check_at_least('memory_limit', memory_limit, 0)
         check_choice('last_batch', last_batch, LAST_BATCH)
+        for size in resolutions:
+            check_at_least('resolutions', size, 1)
         if part_index >= num_parts:
             raise UsageError('part_index=%d: must be below num_parts=%d' % (part_index, num_parts))
         self.records = records if isinstance(records, RecordFile) else RecordFile(records)
@@ -96,6 +107,7 @@ class TrainReader:
         self.part_index = part_index
         self.num_parts = num_parts
         self.threads = threads
+        self.resolutions = tuple(resolutions)
         self.memory_limit = memory_limit
         self._loader = Loader(RecordSource(self.records), augmentation, Normalisation(mean, std),
                               on_bad)
@@ -112,6 +124,10 @@ class TrainReader:
     def bad(self):
         return self._loader.bad
 
+    @property
+    def in_memory(self) -> bool:
+        return bool(self._decoded)
+
     def epoch(self, number: int, start_step: int = 0
               ) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
         """The batches of one epoch.
@@ -126,7 +142,8 @@ class TrainReader:
         Yields
         ------
         images : numpy.ndarray
-            float32 (batch_size, 3, H, W), RGB, normalised.
+            float32 (batch_size, 3, H, W), RGB, normalised; a tuple of them, one for each of
+            `resolutions`, if there are any.
         labels : numpy.ndarray
             float32 (batch_size,), the first label of each record.
 
@@ -145,26 +162,42 @@ class TrainReader:
         order = permutation(self.seed, number, len(self.records))
         jobs = (self._job(order, number, step)
                 for step in range(start_step, self.steps_per_epoch))
-        return in_background(jobs, self.threads)
+        return in_background(jobs, 1 if self._is_quick() else self.threads)
+
+    def _is_quick(self) -> bool:
+        """Whether a batch takes so little that threads would mostly wait for Python's lock."""
+        return (self.in_memory and isinstance(self.augmentation, CropMirror)
+                and self.augmentation.size <= QUICK_SIZE)
 
     def _job(self, order: np.ndarray, epoch: int, step: int):
         """The batch of one step, still empty, and the functions that fill it."""
         begin = (step * self.num_parts + self.part_index) * self.batch_size
         images = self._loader.empty_images(self.batch_size)
         labels = np.empty(self.batch_size, np.float32)
+        sizes = tuple(images if size == images.shape[2] else
+                      np.empty((self.batch_size, 3, size, size), np.float32)
+                      for size in self.resolutions)
+        return (sizes or images, labels), [
+            partial(self._fill_rows, order, epoch, begin, rows, images, labels, sizes)
+            for rows in split(self.batch_size, _chunk(images))]
+
+    def _fill_rows(self, order: np.ndarray, epoch: int, begin: int, rows: range,
+                   images: np.ndarray, labels: np.ndarray, sizes: Sequence[np.ndarray]) -> None:
+        """Fill some rows of a batch, in all its sizes."""
+        rows = slice(rows.start, rows.stop)
         fill = self._fill_from_memory if self._decoded else self._fill
-        # Images in memory need no decoding: a whole batch is one quick call.
-        chunk = self.batch_size if self._decoded else CHUNK
-        return (images, labels), [
-            partial(fill, order, epoch, begin + rows.start, images[rows.start:rows.stop],
-                    labels[rows.start:rows.stop]) for rows in split(self.batch_size, chunk)]
+        fill(order, epoch, begin + rows.start, images[rows], labels[rows])
+        for smaller in sizes:
+            if smaller is not images:
+                resize_aligned(images[rows], smaller.shape[2], smaller[rows])
 
     def _fill(self, order: np.ndarray, epoch: int, begin: int, images: np.ndarray,
               labels: np.ndarray) -> None:
         """Fill `images` and `labels` with what stands at `begin` ... of the epoch's order."""
         loaded = []
         for slot in range(begin, begin + len(labels)):
-            one = next(filter(None, map(self._loader.load, _following(order, slot))), None)
+            one = self._loader.load(int(order[slot % len(order)])) or next(
+                filter(None, map(self._loader.load, _following(order, slot))), None)
             if one is None:
                 raise DataError(self._loader.bad_examples())
             loaded.append(one)
@@ -273,7 +306,7 @@ class EvalReader:
                           np.array(positions))
         good = np.zeros(count, bool)
         return (batch, good), [partial(self._fill, batch, good, rows)
-                               for rows in split(count, CHUNK)]
+                               for rows in split(count, _chunk(batch.images))]
 
     def _fill(self, batch: EvalBatch, good: np.ndarray, rows: range) -> None:
         loaded = {row: self._loader.load(int(batch.positions[row])) for row in rows}
@@ -286,6 +319,11 @@ class EvalReader:
         if batch.labels is not None:
             batch.labels[kept] = [loaded[row].label for row in kept]
         good[kept] = True
+
+
+def _chunk(images: np.ndarray) -> int:
+    """Images of a batch that are made by one call."""
+    return max(1, CHUNK_PIXELS // images[0, 0].size) if len(images) else 1
 
 
 def _following(order: np.ndarray, slot: int) -> Iterator[int]:

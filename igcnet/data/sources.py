@@ -12,14 +12,24 @@ import os
 from pathlib import Path
 from typing import Dict, Optional, Sequence, Tuple
 
-import numpy as np
-
 from igcnet.data.labelling import read_labels
 from igcnet.data.records import MAX_LENGTH, RecordFile
 from igcnet.data.scanning import EXTENSIONS, scan_flat, scan_tree
 from igcnet.data.trees import FolderTree
 from igcnet.errors import DataError, UsageError
 from igcnet.files import PathLike
+
+
+class Place:
+    """Where an image of a source is, put into words only when an error needs them."""
+
+    __slots__ = ('position', 'source')
+
+    def __init__(self, source, position: int):
+        self.source, self.position = source, position
+
+    def __str__(self) -> str:
+        return self.source.where(self.position)
 
 
 class RecordSource:
@@ -37,8 +47,7 @@ class RecordSource:
         return len(self.records)
 
     def read(self, position: int) -> Tuple[Optional[float], bytes]:
-        record = self.records.read(position)
-        return float(np.ravel(record.label)[0]), record.image
+        return self.records.read_image(position)
 
     def where(self, position: int) -> str:
         return self.records.where(position)

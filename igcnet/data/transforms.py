@@ -6,13 +6,13 @@ A transform is an object with
 - ``draws``: how many random numbers it uses for one image (0 here, see `igcnet.data.augment`);
 - ``check(height, width)``: raises `DataError` for an image it cannot work on;
 - ``transform(images, randoms)``: images of one size, uint8 RGB (N, H, W, 3), and uniform random
-  numbers (N, draws) become uint8 (N, 3, size, size).
+  numbers (N, draws) become uint8 (N, 3, size, size), any strides.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
+from typing import Any, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -70,28 +70,28 @@ class ResizeCrop:
                    preprocessing.interpolation)
 
     def check(self, height: int, width: int) -> None:
-        if max(height, width) > LARGEST_ASPECT * min(height, width):
-            raise DataError('the image has %dx%d pixels, one side more than %d times the other'
-                            % (width, height, LARGEST_ASPECT))
+        check_aspect(height, width)
 
     def __call__(self, images: np.ndarray, randoms: Optional[np.ndarray] = None) -> np.ndarray:
         height, width = images.shape[1:3]
-        new_height, new_width = self._resized(height, width)
+        shorter = self.resize_shorter or max(self.size, min(height, width))
+        new_height, new_width = resized_shape(height, width, shorter)
         if (new_height, new_width) != (height, width):
             images = np.stack([resize(image, new_width, new_height, self.interpolation)
                                for image in images])
         top, left = (self._start(side - self.size) for side in (new_height, new_width))
         crops = images[:, top:top + self.size, left:left + self.size]
-        return np.ascontiguousarray(crops.transpose(0, 3, 1, 2))
-
-    def _resized(self, height: int, width: int) -> Tuple[int, int]:
-        shorter = self.resize_shorter or max(self.size, min(height, width))
-        if height < width:
-            return shorter, shorter * width // height
-        return shorter * height // width, shorter
+        return crops.transpose(0, 3, 1, 2)
 
     def _start(self, left_over: int) -> int:
         return round(left_over / 2) if self.interpolation == 'pil-bilinear' else left_over // 2
+
+
+def resized_shape(height: int, width: int, shorter: int) -> Tuple[int, int]:
+    """Height and width when the shorter side becomes `shorter`; the longer is rounded down."""
+    if height < width:
+        return shorter, shorter * width // height
+    return shorter * height // width, shorter
 
 
 def resize(image: np.ndarray, width: int, height: int, interpolation: str) -> np.ndarray:
@@ -103,6 +103,38 @@ def resize(image: np.ndarray, width: int, height: int, interpolation: str) -> np
     method = {'bilinear': cv2.INTER_LINEAR, 'cubic': cv2.INTER_CUBIC,
               'area': cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC}[interpolation]
     return cv2.resize(image, (width, height), interpolation=method)
+
+
+def resize_aligned(images: np.ndarray, size: int, out: np.ndarray) -> None:
+    """Bilinear resizing of a batch whose corner pixels stay where they are.
+
+    That is PyTorch's ``interpolate(mode='bilinear', align_corners=True)`` and MXNet's
+    ``contrib.BilinearResize2D``: no filter against aliasing. MutualNet makes its smaller inputs
+    from the normalised image in this way.
+
+    Parameters
+    ----------
+    images : numpy.ndarray
+        float32 (N, C, H, W).
+    size : int
+        Height and width of the result.
+    out : numpy.ndarray
+        float32 (N, C, size, size), to be filled.
+    """
+    low, high, weight = _aligned(images.shape[2], size)
+    weight = weight[:, None]
+    rows = images[:, :, low] * (1 - weight) + images[:, :, high] * weight
+    low, high, weight = _aligned(images.shape[3], size)
+    np.multiply(rows[..., low], 1 - weight, out=out)
+    out += rows[..., high] * weight
+
+
+def _aligned(length: int, size: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of `size` places: the neighbours among `length` and the weight of the second."""
+    step = np.float32(length - 1) / np.float32(max(size - 1, 1))
+    places = np.arange(size, dtype=np.float32) * step
+    low = np.minimum(places.astype(np.int64), length - 1)
+    return low, np.minimum(low + 1, length - 1), places - low.astype(np.float32)
 
 
 class Normalisation:
@@ -124,8 +156,27 @@ class Normalisation:
 
     def __call__(self, pixels: np.ndarray, out: np.ndarray) -> None:
         """Fill `out`, float32 (N, 3, H, W), from uint8 `pixels` of the same shape."""
-        np.subtract(pixels, self._mean, out=out)
-        np.multiply(out, self._scale, out=out)
+        count, _, height, width = pixels.shape
+        # OpenCV takes channels apart faster than numpy walks over them; transforms return
+        # pixels whose channels lie side by side, so the reshape copies nothing.
+        planes = cv2.split(pixels.transpose(0, 2, 3, 1).reshape(count * height, width, 3))
+        for plane, mean, scale, channel in zip(planes, self._mean, self._scale,
+                                               out.transpose(1, 0, 2, 3)):
+            np.subtract(plane.reshape(count, height, width), mean, out=channel)
+            np.multiply(channel, scale, out=channel)
+
+
+def check_aspect(height: int, width: int) -> None:
+    """Refuse an image whose resizing by the shorter side could take gigabytes."""
+    if max(height, width) > LARGEST_ASPECT * min(height, width):
+        raise DataError('the image has %dx%d pixels, one side more than %d times the other'
+                        % (width, height, LARGEST_ASPECT))
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Refuse a value that is none of `choices`."""
+    if value not in choices:
+        raise UsageError('%s=%r: must be %s' % (name, value, ' or '.join(map(repr, choices))))
 
 
 def check_size(size: int) -> None:

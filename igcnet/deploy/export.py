@@ -52,7 +52,7 @@ def export(net, prefix: PathLike, preprocessing: Preprocessing, network: str,
                   'colour_order': 'RGB'},
         'preprocessing': asdict(preprocessing), 'classes': classes,
         'figures': figures or {},
-        'sha256': {path.name: _sha256(path) for path in (symbol, params)},
+        'sha256': {path.name: sha256(path) for path in (symbol, params)},
     })
     return symbol, params, manifest
 
@@ -82,7 +82,7 @@ def read_manifest(symbol: PathLike, params: Optional[PathLike] = None) -> Option
         raise CheckpointError('%s: not the manifest of an exported network' % path)
     for file in (symbol, Path(params) if params else None):
         expected = manifest['sha256'].get(file.name) if file else None
-        if expected is not None and _sha256(file) != expected:
+        if expected is not None and sha256(file) != expected:
             raise CheckpointError('%s: its checksum is not the one in %s; the file was changed '
                                   'or belongs to another export' % (file, path.name))
     return manifest
@@ -107,7 +107,8 @@ def preprocessing_from(values: Any, where: str) -> Preprocessing:
     return result
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Checksum of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
     try:
         with open(path, 'rb') as file:

@@ -19,6 +19,7 @@ from igcnet.layers.basic import (
     ReLU6,
     named_sequential,
 )
+from igcnet.layers.dynamic import DynamicGroupConv
 from igcnet.layers.igc import ConvUnit, IGCUnit, ResidualBlock
 from igcnet.layers.network import Network, Stage
 from igcnet.layers.shuffle import ChannelShuffle
@@ -26,6 +27,6 @@ from igcnet.layers.shuffle_unit import MergeEvolveUnit, ShuffleUnit
 from igcnet.layers.slimmable_network import SlimmableNetwork
 
 __all__ = ['Activation', 'Add', 'BatchNorm', 'ChannelShuffle', 'Concat', 'Conv2D', 'ConvUnit',
-           'Dense', 'Dropout', 'Flatten', 'IGCUnit', 'MergeEvolveUnit', 'Multiply', 'Network',
-           'Pool2D', 'ReLU6', 'ResidualBlock', 'ShuffleUnit', 'SlimmableNetwork', 'Stage',
-           'named_sequential']
+           'Dense', 'Dropout', 'DynamicGroupConv', 'Flatten', 'IGCUnit', 'MergeEvolveUnit',
+           'Multiply', 'Network', 'Pool2D', 'ReLU6', 'ResidualBlock', 'ShuffleUnit',
+           'SlimmableNetwork', 'Stage', 'named_sequential']

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Tuple, Union
 
 from mxnet.gluon import HybridBlock, nn
+from mxnet.initializer import Initializer
 
 from igcnet.errors import UsageError
+from igcnet.layers.lowering import merge_factor, merge_groups
 from igcnet.layers.naming import ExactName, NamedLayer
 
 Size = Union[int, Tuple[int, int]]
@@ -28,7 +30,7 @@ class Conv2D(nn.Conv2D):
     """2-D convolution, grouped or not, NCHW.
 
     Inputs: `data` (N, in_channels, H, W). Outputs: (N, channels, H', W') with
-    ``H' = (H + 2*padding - kernel_size) // strides + 1``.
+    ``H' = (H + 2*padding - dilation*(kernel_size - 1) - 1) // strides + 1``.
 
     Raises
     ------
@@ -37,34 +39,46 @@ class Conv2D(nn.Conv2D):
     """
 
     def __init__(self, name: str, in_channels: int, channels: int, kernel_size: Size,
-                 strides: Size = 1, padding: Size = 0, groups: int = 1, use_bias: bool = False):
+                 strides: Size = 1, padding: Size = 0, groups: int = 1, use_bias: bool = False,
+                 dilation: Size = 1):
         if groups < 1 or in_channels % groups or channels % groups:
             raise UsageError('%s: %d input and %d output channels do not divide by %d groups'
                              % (name, in_channels, channels, groups))
-        super().__init__(channels, kernel_size, strides, padding, groups=groups,
+        super().__init__(channels, kernel_size, strides, padding, dilation, groups=groups,
                          use_bias=use_bias, in_channels=in_channels, prefix=name + '_')
+        self.lowering = 'stock'
 
     def hybrid_forward(self, F, x, weight, bias=None):
-        given = self._kwargs
+        given, groups = self._kwargs, self._kwargs['num_group']
+        if self.lowering == 'blocked':
+            factor = merge_factor(groups, self._in_channels, self._channels)
+            if factor > 1:
+                weight = merge_groups(F, weight, groups, factor, self.weight.shape)
+                groups //= factor
         inputs = (x, weight) if bias is None else (x, weight, bias)
+        dilation = {'dilate': given['dilate']} if max(given['dilate']) > 1 else {}
         with ExactName(self.name):
             return F.Convolution(*inputs, kernel=given['kernel'], stride=given['stride'],
                                  pad=given['pad'], num_filter=given['num_filter'],
-                                 num_group=given['num_group'], no_bias=bias is None)
+                                 num_group=groups, no_bias=bias is None, **dilation)
 
 
 class Dense(nn.Dense):
-    """Fully connected layer with bias on flat input.
+    """Fully connected layer on flat input, with bias unless told otherwise.
 
     Inputs: `data` (N, in_units). Outputs: (N, units).
     """
 
-    def __init__(self, name: str, in_units: int, units: int):
-        super().__init__(units, in_units=in_units, prefix=name + '_')
+    def __init__(self, name: str, in_units: int, units: int, use_bias: bool = True,
+                 bias_initializer: Union[str, Initializer] = 'zeros'):
+        super().__init__(units, use_bias=use_bias, bias_initializer=bias_initializer,
+                         in_units=in_units, prefix=name + '_')
 
     def hybrid_forward(self, F, x, weight, bias=None):
+        inputs = (x, weight) if bias is None else (x, weight, bias)
+        no_bias = {'no_bias': True} if bias is None else {}
         with ExactName(self.name):
-            return F.FullyConnected(x, weight, bias, num_hidden=self._units)
+            return F.FullyConnected(*inputs, num_hidden=self._units, **no_bias)
 
 
 class BatchNorm(NamedLayer):

@@ -11,6 +11,7 @@ from typing import NamedTuple, Optional
 from mxnet.gluon import HybridBlock, nn
 
 from igcnet.layers.basic import Activation, Add, BatchNorm, Conv2D
+from igcnet.layers.lowering import fold_shuffles, value_of
 from igcnet.layers.shuffle import ChannelShuffle
 
 
@@ -67,6 +68,18 @@ class IGCUnit(nn.HybridSequential):
         self.bn = BatchNorm(name + '_bn', channels, **norm._asdict())
         if act:
             self.relu = Activation(name + '_relu')
+        self.lowering = 'stock'
+
+    def hybrid_forward(self, F, x):
+        if self.lowering == 'stock':
+            return super().hybrid_forward(F, x)
+        x = self.conv1(x)
+        channels = self.reorder1.channels
+        weight = fold_shuffles(F, value_of(F, self.conv2.weight, x), channels,
+                               self.reorder1.groups, self.reorder2.groups)
+        x = F.Convolution(x, weight, kernel=(1, 1), num_filter=channels, no_bias=True)
+        x = self.bn(x)
+        return self.relu(x) if hasattr(self, 'relu') else x
 
 
 class ResidualBlock(HybridBlock):

@@ -6,9 +6,11 @@ from typing import List, NamedTuple, Optional
 
 from mxnet.gluon import HybridBlock
 from mxnet.initializer import Initializer
+from mxnet.symbol import Symbol
 
 from igcnet.layers.basic import Dense
 from igcnet.layers.checks import check_positive
+from igcnet.layers.lowering import set_lowering, stock_form
 
 
 class Stage(NamedTuple):
@@ -64,6 +66,21 @@ class Network(HybridBlock):
         """Replace the classifier by a new one, not initialised, for another number of classes."""
         check_positive('classes', classes)
         self.output = Dense(self.output.name, self.output.weight.shape[1], classes)
+
+    def set_lowering(self, lowering: str) -> None:
+        """Choose how grouped convolutions and shuffles are computed: 'stock' or 'blocked'.
+
+        The function, the parameters and the symbols stay the same; see
+        `igcnet.layers.lowering`.
+        """
+        set_lowering(self, lowering)
+
+    def forward(self, x, *args):
+        # A graph asked for from outside is the plain one, whatever the lowering.
+        if isinstance(x, Symbol):
+            with stock_form(self):
+                return super().forward(x, *args)
+        return super().forward(x, *args)
 
     def hybrid_forward(self, F, x):
         return self.output(self.features(x))

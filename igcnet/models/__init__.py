@@ -1,6 +1,8 @@
 """One module per family; importing this package registers all of them."""
 
 from igcnet.models import (
+    densenet,
+    dgc,
     igc,
     igcv2,
     igcv3,
@@ -8,6 +10,7 @@ from igcnet.models import (
     menet,
     mobilenet,
     mobilenetv2,
+    resnet,
     shufflenet,
     slimmable_mobilenet,
     slimmable_resnet,
@@ -15,5 +18,5 @@ from igcnet.models import (
 from igcnet.registry import register
 
 for _family in (igc, shufflenet, menet, mobilenet, igcv2, igcv3, igcv3_wide, mobilenetv2,
-                slimmable_mobilenet, slimmable_resnet):
+                slimmable_mobilenet, slimmable_resnet, densenet, dgc, resnet):
     register(_family.SPECS)

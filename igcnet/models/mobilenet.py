@@ -115,5 +115,5 @@ SPECS = [
     _config(0.25),
     _config(0.5),
     _config(0.75),
-    _config(1),
+    _config(1.0),
 ]

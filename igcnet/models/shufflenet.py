@@ -173,11 +173,11 @@ _NO_FILE = 'in the code of the original, but in none of its configuration files'
 SPECS = [
     ModelSpec('shufflenet', 'shufflenet', shufflenet, IMAGENET, summary='ShuffleNet v1'),
     _config(3, 0.5, 0.5),
-    _config(1, 1, 1, _NO_FILE),
-    _config(2, 1, 1, _NO_FILE),
-    _config(3, 1, 1),
-    _config(4, 1, 1),
-    _config(8, 1, 1),
-    _config(3, 1, 1.5, 'stem of the 1x plan'),
-    _config(3, 2, 2),
+    _config(1, 1.0, 1.0, _NO_FILE),
+    _config(2, 1.0, 1.0, _NO_FILE),
+    _config(3, 1.0, 1.0),
+    _config(4, 1.0, 1.0),
+    _config(8, 1.0, 1.0),
+    _config(3, 1.0, 1.5, 'stem of the 1x plan'),
+    _config(3, 2.0, 2.0),
 ]

@@ -9,14 +9,14 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 from igcnet.errors import IgcnetError
 from igcnet.files import PathLike, write_text
 from igcnet.profiling.counting import profile
-from igcnet.registry import Published, get_model, get_spec
+from igcnet.registry import Published, get_model, get_spec, list_families
 
 BEGIN = '<!-- networks:begin -->'
 END = '<!-- networks:end -->'
 
-_COLUMNS = ('network', 'family', 'input', 'parameters', 'multiply-adds', 'published parameters',
+_COLUMNS = ('network', 'input', 'parameters', 'multiply-adds', 'published parameters',
             'published multiply-adds', 'top-1 error', 'top-5 error', 'note')
-_ALIGNMENT = '| --- | --- | --: | --: | --: | --: | --: | --: | --: | --- |'
+_ALIGNMENT = '| --- | --: | --: | --: | --: | --: | --: | --: | --- |'
 
 
 class NetworkRow(NamedTuple):
@@ -53,20 +53,38 @@ def network_row(name: str) -> NetworkRow:
 
 
 def networks_markdown(names: Sequence[str]) -> str:
-    """The Markdown table of the given configurations, with the sources under it."""
+    """Markdown tables of the given configurations, one for each family, with their sources."""
     rows = [network_row(name) for name in names]
-    lines = [_row(_COLUMNS), _ALIGNMENT]
-    for row in rows:
-        note = '; '.join(filter(None, [row.summary, row.published and row.published.note]))
-        lines.append(_row(['`%s`' % row.name, row.family, '%d' % row.input_size,
-                           '{:,}'.format(row.parameters), '{:,}'.format(row.macs),
-                           *row.figures, note]))
-    lines += ['', 'Parameters are the trainable ones; multiply-adds are those of convolutions and '
-              'fully connected layers without bias, for one image. Both are exact. The published '
-              'figures are as printed in their source, which may count in another way.']
-    sources = {(row.published.source, row.published.data_set) for row in rows if row.published}
-    lines += ['Published: %s (%s).' % pair for pair in sorted(sources)]
+    lines = ['Parameters are the trainable ones; multiply-adds are those of convolutions and '
+             'fully connected layers without bias, for one image. Both are exact. The published '
+             'figures are as printed in their source, which may count in another way.']
+    for family in list_families():
+        members = [row for row in rows if row.family == family]
+        if not members:
+            continue
+        lines += ['', '### %s' % family, '', _row(_COLUMNS), _ALIGNMENT]
+        for row in members:
+            note = '; '.join(filter(None, [row.summary, row.published and row.published.note]))
+            lines.append(_row(['`%s`' % row.name, '%d' % row.input_size,
+                               '{:,}'.format(row.parameters), '{:,}'.format(row.macs),
+                               *row.figures, note]))
+        lines += _sources(members)
     return '\n'.join(lines)
+
+
+def _sources(rows: Sequence[NetworkRow]) -> List[str]:
+    """A line that says where the published figures are printed and what they were measured on."""
+    found: Dict[str, List[str]] = {}
+    for row in rows:
+        if row.published:
+            sets = found.setdefault(row.published.source, [])
+            if row.published.data_set and row.published.data_set not in sets:
+                sets.append(row.published.data_set)
+    if not found:
+        return []
+    return ['', 'Published: %s.' % '; '.join(
+        source + (' (%s)' % ', '.join(sorted(sets)) if sets else '')
+        for source, sets in sorted(found.items()))]
 
 
 def replace_section(text: str, section: str, path: PathLike) -> str:

@@ -43,6 +43,8 @@ class Recipe:
     aug_type : int, optional
         0 none, 1 standard, 2 crop and mirror without padding; see `igcnet.data.augment`. None:
         the data set's own.
+    augmentation : str, optional
+        Name of any preset of `igcnet.data.augment`, instead of `aug_type`.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Recipe:
     label_smoothing: float = 0.0
     mixup_alpha: float = 0.0
     aug_type: Optional[int] = None
+    augmentation: Optional[str] = None
 
     def __post_init__(self):
         at_least = {'num_epochs': 1, 'batch_size': 1, 'warmup_epochs': 0, 'lr_epoch_step': 0,
@@ -79,6 +82,9 @@ class Recipe:
             if getattr(self, key) not in values:
                 raise UsageError('%s=%s: must be one of %s'
                                  % (key, getattr(self, key), ', '.join(map(str, values))))
+        if self.aug_type is not None and self.augmentation is not None:
+            raise UsageError('aug_type=%d, augmentation=%s: give one of them'
+                             % (self.aug_type, self.augmentation))
         if any(step <= 0 for step in self.lr_steps):
             raise UsageError('lr_steps=%s: epochs must be greater than 0' % (self.lr_steps,))
         if self.schedule == 'cosine' and 1 <= self.warmup_epochs >= self.num_epochs:
@@ -105,10 +111,15 @@ class Recipe:
                             self.num_epochs * steps_per_epoch)
 
     def override(self, **values: Any) -> Recipe:
-        """A copy with those of `values` that are not None; `lr_steps` replaces `lr_epoch_step`."""
+        """A copy with those of `values` that are not None.
+
+        `lr_steps` replaces `lr_epoch_step`; `aug_type` and `augmentation` replace each other.
+        """
         given = {key: value for key, value in values.items() if value is not None}
         if 'lr_steps' in given:
             given = {'lr_epoch_step': 0, **given}
+        if 'aug_type' in given or 'augmentation' in given:
+            given = {'aug_type': None, 'augmentation': None, **given}
         return replace(self, **given)
 
     def as_dict(self) -> Dict[str, Any]:
@@ -165,10 +176,10 @@ def recipe_from_dict(values: Any, name: str, where: str) -> Recipe:
 
 def _checked(value: Any, kind: str, where: str) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind == 'Optional[int]':
+    if kind.startswith('Optional['):
         if value is None:
             return None
-        kind = 'int'
+        kind = kind[len('Optional['):-1]
     if kind == 'int' and isinstance(value, int) and number:
         return value
     if kind == 'float' and number:

@@ -15,6 +15,7 @@ import mxnet as mx
 import igcnet
 from igcnet.convert import load_parameters, save_original
 from igcnet.data.augment import find_augmentation
+from igcnet.data.benchmark import Rate, timed_epoch
 from igcnet.data.datasets import DataSet, check_labels, describe_records, find_dataset
 from igcnet.data.reader import EvalReader, TrainReader
 from igcnet.data.records import RecordFile
@@ -67,10 +68,37 @@ def open_data(settings: RunSettings) -> Data:
 
 def with_augmentation(settings: RunSettings) -> RunSettings:
     """`settings` with the data set's own augmentation type where the recipe leaves it open."""
-    if settings.recipe.aug_type is not None:
+    if settings.recipe.aug_type is not None or settings.recipe.augmentation is not None:
         return settings
     known = settings.dataset != 'records'
     return settings.changed(aug_type=find_dataset(settings.dataset).aug_type if known else 1)
+
+
+def make_reader(settings: RunSettings, data: Data) -> TrainReader:
+    """The reader of the training images."""
+    facts, recipe = data.facts, settings.recipe
+    augmentation = find_augmentation(recipe.augmentation or facts.augmentation(recipe.aug_type),
+                                     facts.data_shape, facts.fill)
+    return TrainReader(data.train, recipe.batch_size, augmentation, settings.rand_seed,
+                       threads=settings.decode_threads, mean=facts.mean, std=facts.std,
+                       on_bad=settings.on_bad)
+
+
+def test_io(settings: RunSettings) -> List[Rate]:
+    """Read an epoch as training would, without the network; two, if images stay in memory."""
+    settings = with_seed(with_augmentation(settings))
+    reader = make_reader(settings, open_data(settings))
+    rates = [timed_epoch(reader, 0)]
+    if reader.in_memory:
+        rates.append(timed_epoch(reader, 1))
+    return rates
+
+
+def with_seed(settings: RunSettings) -> RunSettings:
+    """`settings` with a seed from the clock where none was given."""
+    if settings.rand_seed is not None:
+        return settings
+    return replace(settings, rand_seed=int(time.time()))
 
 
 def new_run_folder(settings: RunSettings) -> Path:
@@ -136,11 +164,9 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
     igcnet.train.loop.Interrupted
         Stopped by a signal, after writing a checkpoint.
     """
-    settings = with_augmentation(settings)
+    settings = with_seed(with_augmentation(settings))
     devices = find_contexts(settings.gpus, settings.cpus)
     data = open_data(settings)
-    if settings.rand_seed is None:
-        settings = replace(settings, rand_seed=int(time.time()))
     if 'classes' not in settings.network_settings:
         settings = settings.changed(network_settings={'classes': data.facts.classes})
     recipe = settings.recipe
@@ -159,15 +185,14 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
     net.initialize(ctx=devices)
     if settings.load_model:
         load_parameters(net, settings.load_model, ctx=devices)
+    net.set_lowering(settings.lowering)
     net.hybridize(static_alloc=True, static_shape=True)
 
-    augmentation = find_augmentation(data.facts.augmentation(recipe.aug_type),
-                                     data.facts.data_shape, data.facts.fill)
-    reader = TrainReader(data.train, recipe.batch_size, augmentation, settings.rand_seed,
-                         mean=data.facts.mean, std=data.facts.std)
+    reader = make_reader(settings, data)
     preprocessing = data.facts.preprocessing()
     validation = EvalReader(data.validation, settings.test_batch_size
-                            or data.facts.test_batch_size(recipe.batch_size), preprocessing)
+                            or data.facts.test_batch_size(recipe.batch_size), preprocessing,
+                            threads=settings.decode_threads, on_bad=settings.on_bad)
     schedule = recipe.make_schedule(settings.num_examples or len(data.train),
                                     reader.steps_per_epoch)
     trainer = make_trainer(net, recipe, schedule, settings.kv_store)
@@ -193,6 +218,8 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
         log.open_tensorboard(state.position.update)
 
         def after_epoch(state):
+            _log_bad(log, data.train, reader.bad)
+            _log_bad(log, data.validation, validation.bad)
             plot_curves(folder, '%s on %s' % (settings.run_name, settings.dataset))
 
         def after_checkpoint(state):
@@ -215,6 +242,12 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
 def original_prefix(settings: RunSettings) -> str:
     """Prefix of the original-layout checkpoints, by the original's rule."""
     return '%sweights/%s/%s' % (settings.model_prefix, settings.run_name, settings.run_name)
+
+
+def _log_bad(log: RunLog, records: RecordFile, bad: Dict[int, str]) -> None:
+    if bad:
+        log.line('skipped %d of %d images of %s as unreadable; the first: %s'
+                 % (len(bad), len(records), records.paths.rec, bad[min(bad)]))
 
 
 def _save_original(net, settings: RunSettings, epoch: int) -> None:

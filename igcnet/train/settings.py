@@ -37,6 +37,10 @@ class RunSettings:
         In units of 0..255; default: the data set's.
     fb_mean : bool
         Facebook's ImageNet mean and std.
+    on_bad : str
+        'error' or 'skip': what an unreadable image does, see `igcnet.data.reader`.
+    decode_threads : int
+        Threads that decode and augment; 0: one for each core.
     test_batch_size : int, optional
         Batch of the validation; default: the data set's.
     gpus : str
@@ -45,6 +49,8 @@ class RunSettings:
         Number of CPU contexts.
     kv_store : str
         'device' or 'local'.
+    lowering : str
+        'stock' or 'blocked': how grouped convolutions are computed, see `igcnet.layers.lowering`.
     rand_seed : int, optional
         Seed of weights, order and augmentation; default: from the clock, and written down.
     log_dir, exp_name : str
@@ -71,10 +77,13 @@ class RunSettings:
     mean_rgb: Optional[Tuple[float, ...]] = None
     std_rgb: Optional[Tuple[float, ...]] = None
     fb_mean: bool = False
+    on_bad: str = 'error'
+    decode_threads: int = 0
     test_batch_size: Optional[int] = None
     gpus: str = ''
     cpus: int = 1
     kv_store: str = 'device'
+    lowering: str = 'stock'
     rand_seed: Optional[int] = None
     log_dir: str = './snapshot/'
     exp_name: str = 'exp'

@@ -1,0 +1,136 @@
+"""How grouped convolutions and shuffles are computed, apart from what they are.
+
+A CPU library computes convolutions in blocks of `VECTOR` channels. A group with fewer channels
+falls back to slow kernels, and a shuffle leaves the blocked layout altogether. The lowering
+'blocked' computes the same function in operators that stay in blocks:
+
+- neighbouring groups are merged until a group's input and output channels fill whole blocks; the
+  weight gets zeros where the groups did not meet;
+- a 1x1 convolution with shuffles round it becomes one dense 1x1 convolution, the shuffles being
+  permutations of its weight's rows and columns, so that no activation is moved.
+
+The weight is spread inside the graph, so that parameters, gradients and checkpoints are those of
+the plain form. There are more multiply-adds: it pays for narrow groups, not for wide ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Iterator
+
+import mxnet as mx
+from mxnet.gluon import HybridBlock
+
+from igcnet.errors import UsageError
+
+LOWERINGS = ('stock', 'blocked')
+VECTOR = 16
+
+
+def set_lowering(net: HybridBlock, lowering: str) -> None:
+    """Choose the lowering of every layer of `net` that has one.
+
+    Raises
+    ------
+    UsageError
+        Unknown lowering; the message lists all.
+    """
+    if lowering not in LOWERINGS:
+        raise UsageError('lowering=%r: must be one of %s' % (lowering, ', '.join(LOWERINGS)))
+
+    def choose(block):
+        if hasattr(block, 'lowering'):
+            block.lowering = lowering
+        if isinstance(block, HybridBlock):
+            block._clear_cached_op()  # a graph traced before holds the former choice
+    net.apply(choose)
+
+
+@contextlib.contextmanager
+def stock_form(net: HybridBlock) -> Iterator[None]:
+    """Inside the ``with`` block `net` traces to its plain graph; cached graphs are kept."""
+    changed = []
+
+    def choose(block):
+        if getattr(block, 'lowering', 'stock') != 'stock':
+            changed.append((block, block.lowering))
+            block.lowering = 'stock'
+    net.apply(choose)
+    try:
+        yield
+    finally:
+        for block, lowering in changed:
+            block.lowering = lowering
+
+
+def value_of(F, parameter, like):
+    """A parameter as `F` takes it: a variable, or the data on the device of `like`."""
+    return parameter.var() if F is mx.sym else parameter.data(like.context)
+
+
+def merge_factor(groups: int, in_channels: int, channels: int) -> int:
+    """How many neighbouring groups to compute as one: the fewest that fill whole blocks.
+
+    1 for a channel-wise convolution, for which the library has kernels of its own, and where a
+    group fills blocks already; all groups where no smaller number fits.
+    """
+    inputs, outputs = in_channels // groups, channels // groups
+    if groups == 1 or inputs == outputs == 1:
+        return 1
+    for factor in range(1, groups):
+        if groups % factor == 0 and not (factor * inputs % VECTOR or factor * outputs % VECTOR):
+            return factor
+    return groups
+
+
+def merge_groups(F, weight, groups: int, factor: int, shape):
+    """The weight of the convolution in ``groups/factor`` groups that computes the same.
+
+    Parameters
+    ----------
+    weight : (channels, in_channels/groups, kh, kw)
+    shape : tuple of int
+        The shape of `weight`.
+
+    Returns
+    -------
+    (channels, factor*in_channels/groups, kh, kw), with zeros between the merged groups.
+    """
+    channels, inputs, kh, kw = shape
+    parts = F.reshape(weight, shape=(groups // factor, factor, channels // groups, 1,
+                                     inputs * kh * kw))
+    spread = F.broadcast_mul(parts, _identity(F, parts, 1, (1, factor, 1, factor, 1)))
+    return F.reshape(spread, shape=(channels, factor * inputs, kh, kw))
+
+
+def fold_shuffles(F, weight, channels: int, primary_groups: int, secondary_groups: int):
+    """The dense 1x1 weight of shuffle, grouped 1x1 convolution, shuffle.
+
+    Parameters
+    ----------
+    weight : (channels, channels/secondary_groups, 1, 1)
+    primary_groups, secondary_groups : int
+        Groups of the shuffle before and of the convolution and the shuffle behind.
+
+    Returns
+    -------
+    (channels, channels, 1, 1)
+    """
+    width = channels // secondary_groups
+    parts = F.reshape(weight, shape=(secondary_groups, width, 1, width))
+    dense = F.broadcast_mul(parts, _identity(F, parts, 0, (secondary_groups, 1, secondary_groups,
+                                                           1)))
+    # Rows are (group, channel of the group), columns what the first shuffle made of
+    # (primary group, channel of the group): each pair is swapped.
+    dense = F.reshape(dense, shape=(secondary_groups, width, channels // primary_groups,
+                                    primary_groups))
+    dense = F.transpose(dense, axes=(1, 0, 3, 2))
+    return F.reshape(dense, shape=(channels, channels, 1, 1))
+
+
+def _identity(F, like, axis: int, shape):
+    """A unit matrix as large as `like` is along `axis`, in `shape`, on the device of `like`."""
+    numbers = F.contrib.arange_like(like, axis=axis)
+    rows = F.reshape(numbers, shape=(-1, 1))
+    columns = F.reshape(numbers, shape=(1, -1))
+    return F.BlockGrad(F.reshape(F.broadcast_equal(rows, columns), shape=shape))

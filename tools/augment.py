@@ -1,0 +1,10 @@
+"""The augmentation presets, and pictures of them; the same as ``igcnet augment``."""
+
+import sys
+from pathlib import Path
+
+if __name__ == '__main__':
+    # The repository instead of this folder, whose profile.py would hide the standard library's.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from igcnet.cli.augment import main
+    sys.exit(main())

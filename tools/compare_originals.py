@@ -1,0 +1,10 @@
+"""All checkpoints of the originals below a folder, both ways; ``igcnet compare_originals``."""
+
+import sys
+from pathlib import Path
+
+if __name__ == '__main__':
+    # The repository instead of this folder, whose profile.py would hide the standard library's.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from igcnet.cli.compare_originals import main
+    sys.exit(main())

@@ -1,0 +1,10 @@
+"""Our parameters as a checkpoint of the PyTorch original; as ``igcnet mxnet_to_torch``."""
+
+import sys
+from pathlib import Path
+
+if __name__ == '__main__':
+    # The repository instead of this folder, whose profile.py would hide the standard library's.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from igcnet.cli.mxnet_to_torch import main
+    sys.exit(main())
