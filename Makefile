@@ -27,7 +27,7 @@ demo: venv clean-demo
 	    --log-dir $(DEMO)/runs --exp-name demo
 	$(BIN)/python tools/evaluate.py --params $(DEMO)/runs/digits_noaug/resnet_igc/resnet_igc_d8L8M2_demo1 \
 	    --data $(DEMO)/digits/test.rec --confusion $(DEMO)/confusion
-	$(BIN)/python tools/extract.py $(DEMO)/digits/test.rec $(DEMO)/samples --first 10
+	$(BIN)/python tools/im2rec_pack.py extract $(DEMO)/digits/test.rec $(DEMO)/samples --first 10
 	$(BIN)/python tools/predict.py --params $(DEMO)/runs/digits_noaug/resnet_igc/resnet_igc_d8L8M2_demo1 \
 	    $(DEMO)/samples/*/*
 	@echo 'curves: $(DEMO)/runs/digits_noaug/resnet_igc/resnet_igc_d8L8M2_demo1/curves.png'

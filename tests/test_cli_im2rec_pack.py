@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from pictures import file_bytes, make_tar, make_tree, picture
 
-from igcnet.cli.im2rec_pack import main
+from igcnet.cli.im2rec_pack import INTERPOLATIONS, main
+from igcnet.data import transforms
+from igcnet.data.images import decode_image
 from igcnet.data.records import RecordFile
 
 REPO = Path(__file__).resolve().parent.parent
@@ -102,6 +104,27 @@ def test_ratios_and_chunks(tmp_path, images):
     assert sorted(keys[0] + keys[1]) == list(range(12))
 
 
+def test_stratified(tmp_path, images):
+    main([str(tmp_path / 'x'), str(images), '--train-ratio', '0.75', '--stratified'])
+    manifest = json.loads((tmp_path / 'x_train-manifest.json').read_text())
+    assert manifest['records_per_class'] == [3, 3, 3] and manifest['options']['stratified'] is True
+    assert RecordFile(tmp_path / 'x_val').labels().tolist() != [0, 0, 0]
+
+
+def test_split_by_folder_is_forced(tmp_path, images, capsys):
+    assert 'the folder bird is no part; --split-by-folder needs train' in error_line(
+        capsys, [tmp_path / 'x', images, '--split-by-folder'], 1)
+    root = make_tree(tmp_path / 'one', ['train/cat', 'train/dog'])
+    assert main([str(tmp_path / 'x'), str(root), '--split-by-folder']) == 0
+    manifest = json.loads((tmp_path / 'x' / 'train-manifest.json').read_text())
+    assert manifest['source'] == {'kind': 'split-class-folders'} and manifest['records'] == 8
+    assert manifest['options']['split_by_folder'] is True
+
+
+def test_names_of_interpolations_are_those_of_the_library():
+    assert set(INTERPOLATIONS) == set(transforms.INTERPOLATIONS)
+
+
 def test_folder_as_prefix(tmp_path, images, capsys):
     (tmp_path / 'out').mkdir()
     assert main([str(tmp_path / 'out'), str(images), '--train-ratio', '0.5']) == 0
@@ -169,20 +192,23 @@ def test_bad_images(tmp_path, images, capsys):
 
 
 def test_mutated_images_never_crash(tmp_path, capsys):
-    """Two hundred damaged files: each is packed or in the report, and what is packed decodes."""
+    """A thousand damaged files: each is packed or in the report, and what is packed decodes."""
     draw = np.random.RandomState(0)
     root = make_tree(tmp_path / 'images', ['a', 'b'], 2)
-    for number in range(200):
+    for number in range(1000):
         data = bytearray(file_bytes(picture(seed=number), ['JPEG', 'PNG'][number % 2]))
         for _ in range(draw.randint(1, 5)):
             data[draw.randint(len(data))] = draw.randint(256)
         if number % 5 == 0:
             del data[draw.randint(len(data)):]
         (root / 'a' / ('m%d.jpg' % number)).write_bytes(bytes(data))
-    assert main([str(tmp_path / 'x'), str(root), '--max-bad', '200', '--pass-through']) == 0
+    assert main([str(tmp_path / 'x'), str(root), '--max-bad', '1000', '--pass-through']) == 0
     report = (tmp_path / 'x-skipped.txt').read_text().splitlines()
-    assert len(RecordFile(tmp_path / 'x')) == 204 - len(report)
-    assert len(report) > 100
+    assert len(RecordFile(tmp_path / 'x')) == 1004 - len(report)
+    assert len(report) > 500
+    records = RecordFile(tmp_path / 'x')
+    for position in range(len(records)):
+        assert decode_image(records.read(position).image, 'x').size
     assert capsys.readouterr().err.count('\n') == 1  # the decoders' own messages are not shown
 
 
@@ -197,6 +223,7 @@ def test_mutated_images_never_crash(tmp_path, capsys):
     (['x', 'images', '--resize', '-5'], 2, '--resize -5'),
     (['x', 'images', '--pass-through', '--resize', '8'], 2, '--pass-through keeps the bytes'),
     (['x', 'images', '--train-ratio', '0.8', '--test-ratio', '0.3'], 2, 'more than 1 together'),
+    (['x', 'images', '--stratified'], 2, '--stratified says how --train-ratio divides'),
     (['x', 'images', '--train-ratio', '2'], 2, '--train-ratio 2'),
     (['x', 'images', '--chunks', '0'], 2, 'argument --chunks'),
     (['x', 'images', '--chunks', '100'], 2, '--chunks 100: there are only 12 images'),
@@ -260,8 +287,9 @@ def test_help_and_tool():
     text = done.stdout.decode()
     assert done.returncode == 0
     for option in ('--list --exts --chunks --train-ratio --test-ratio --recursive --no-shuffle '
-                   '--pass-through --resize --center-crop --quality --num-thread --color '
-                   '--encoding --pack-label --seed --max-bad --dataset').split():
+                   '--stratified --split-by-folder --interp --pass-through --resize '
+                   '--center-crop --quality --num-thread --color --encoding '
+                   '--pack-label --seed --max-bad --dataset').split():
         assert option in text
 
 

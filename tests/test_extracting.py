@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from synthetic import noise, write_records
 
-from igcnet.cli import extract
+from igcnet.cli.im2rec_pack import main
 from igcnet.data.extracting import extract_images
 from igcnet.data.images import decode_image
 from igcnet.data.records import RecordFile
@@ -26,7 +26,7 @@ def test_pixels_and_classes_come_back(tmp_path):
 
 def test_command(tmp_path, capsys):
     write_records(tmp_path / 'a', noise(5), np.zeros(5))
-    assert extract.main([str(tmp_path / 'a'), str(tmp_path / 'out'), '--first', '2']) == 0
+    assert main(['extract', str(tmp_path / 'a'), str(tmp_path / 'out'), '--first', '2']) == 0
     assert sorted(p.name for p in (tmp_path / 'out' / '0').iterdir()) == ['0.png', '1.png']
     assert 'wrote 2 images' in capsys.readouterr().out
 
@@ -37,7 +37,7 @@ def test_command(tmp_path, capsys):
 def test_hostile_records_are_one_line(tmp_path, capsys, classes, image, label, message):
     images = noise(1) if image is None else [image]
     write_records(tmp_path / 'a', images, [label], classes=classes)
-    assert extract.main([str(tmp_path / 'a'), str(tmp_path / 'out')]) == 1
+    assert main(['extract', str(tmp_path / 'a'), str(tmp_path / 'out')]) == 1
     error = capsys.readouterr().err
     assert error.count('\n') == 1 and re.search(message, error), error
     assert not list(tmp_path.rglob('*evil*'))

@@ -179,3 +179,5 @@ def test_resize_short_side():
     assert resize_short_side(image.transpose(1, 0, 2).copy(), 20).shape == (31, 20, 3)
     assert np.array_equal(resize_short_side(image, 30), image)
     assert np.array_equal(resize_short_side(image, 20), cv2.resize(image, (31, 20)))
+    assert np.array_equal(resize_short_side(image, 20, 'cubic'),
+                          cv2.resize(image, (31, 20), interpolation=cv2.INTER_CUBIC))

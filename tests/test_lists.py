@@ -101,3 +101,20 @@ def test_classes_of_folders():
     for other in (Item(3, 1.0, 'cat/2.jpg'), Item(3, 5.0, 'cow/1.jpg'), Item(3, 2.0, 'cat/3.jpg'),
                   Item(3, 2.0, '3.jpg'), Item(3, (2.0, 3.0), 'cow/3.jpg')):
         assert classes_of_folders(items + [other]) is None
+
+
+def test_stratified_split():
+    """Each class is divided as the whole, whatever the order; small ones reach every part."""
+    counts = {0.0: 100, 1.0: 10, 2.0: 3, 3.0: 1}
+    items = shuffled([Item(key, label, str(key)) for key, label in enumerate(
+        label for label, count in counts.items() for _ in range(count))], 5)
+    parts = split_items(items, train_ratio=0.7, test_ratio=0.2, stratified=True)
+    assert list(parts) == ['val', 'test', 'train']
+    sizes = {name: [sum(item.label == label for item in part) for label in counts]
+             for name, part in parts.items()}
+    assert sizes == {'train': [70, 7, 1, 1], 'test': [20, 2, 1, 0], 'val': [10, 1, 1, 0]}
+    assert sorted(item for part in parts.values() for item in part) == sorted(items)
+    for part in parts.values():
+        assert part == [item for item in items if item in part]
+    two = split_items(items, train_ratio=0.5, test_ratio=0.5, stratified=True)
+    assert {name: len(part) for name, part in two.items()} == {'test': 57, 'train': 57}

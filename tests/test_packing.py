@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 from pictures import file_bytes, make_tar, make_tree, picture
@@ -77,8 +78,9 @@ def test_manifest(tmp_path):
     assert manifest['source'] == {'kind': 'class-folders'}
     assert manifest['options'] == {
         'exts': ['.jpeg', '.jpg', '.png'], 'recursive': False, 'shuffle': True, 'seed': 5,
-        'chunks': 1, 'train_ratio': 1.0, 'test_ratio': 0.0, 'pass_through': False, 'resize': 0,
-        'center_crop': False, 'quality': 80, 'color': 1, 'encoding': '.jpg'}
+        'chunks': 1, 'train_ratio': 1.0, 'test_ratio': 0.0, 'stratified': False,
+        'split_by_folder': False, 'pass_through': False, 'resize': 0, 'center_crop': False,
+        'quality': 80, 'color': 1, 'encoding': '.jpg', 'interp': 'bilinear'}
     for part in ('rec', 'idx', 'lst'):
         data = (tmp_path / 'out' / ('x.' + part)).read_bytes()
         assert manifest['sha256'][part] == hashlib.sha256(data).hexdigest()
@@ -111,6 +113,8 @@ def test_encoding_options(tmp_path):
     assert decode_image(first(resize=10), 'x').shape == (10, 15, 3)
     assert decode_image(first(center_crop=True), 'x').shape == (20, 20, 3)
     assert decode_image(first(color=0), 'x', -1).shape == (20, 30)
+    smaller = decode_image(first(resize=10, encoding='.png', interp='area'), 'x')
+    assert np.array_equal(smaller, cv2.resize(original, (15, 10), interpolation=cv2.INTER_AREA))
     assert first(pass_through=True) == (root / 'a' / '0.jpg').read_bytes()
 
 
@@ -124,6 +128,9 @@ def test_encoding_options(tmp_path):
     ({'pass_through': True, 'quality': 90}, '--pass-through keeps the bytes'),
     ({'color': 2}, '--color 2'),
     ({'encoding': '.gif'}, '--encoding .gif'),
+    ({'resize': 8, 'interp': 'magic'}, '--interp magic: must be one of area bilinear cubic'),
+    ({'interp': 'area'}, '--interp area: nothing is resized; give --resize'),
+    ({'pass_through': True, 'resize': 8, 'interp': 'area'}, '--pass-through keeps the bytes'),
 ])
 def test_encoding_options_that_cannot_work(options, message):
     with pytest.raises(UsageError, match=message):
@@ -200,10 +207,9 @@ def test_all_parts_or_none(tmp_path):
 
 def test_file_that_vanished_and_pipe(tmp_path):
     os.mkfifo(str(tmp_path / 'pipe.jpg'))
-    tree = FolderTree(tmp_path)
     (tmp_path / 'good.jpg').write_bytes(file_bytes(picture()))
     items = [Item(0, 0.0, 'gone.jpg'), Item(1, 0.0, 'pipe.jpg'), Item(2, 0.0, 'good.jpg')]
-    plan = Plan(str(tmp_path / 'x'), items, lambda item: tree.fetch(item.name), {'kind': 'list'})
+    plan = Plan(str(tmp_path / 'x'), items, str(tmp_path), {'kind': 'list'})
     assert pack([plan], None, AS_IS, {}, 1, 2)[0].records == 1
     assert (tmp_path / 'x-skipped.txt').read_text() == (
         'gone.jpg\tcannot be read (No such file or directory)\n'
@@ -242,7 +248,7 @@ class Deadly:
 def test_dead_worker_is_one_line(tmp_path):
     items = [Item(key, 0.0, '%d.jpg' % key) for key in range(500)]
     plan = Plan(str(tmp_path / 'x'), items, lambda item: Deadly(), {'kind': 'list'})
-    with pytest.raises(DataError, match=r'a worker process died while .* from 0.jpg to \d+.jpg'):
+    with pytest.raises(DataError, match=r'a worker process died .* from 0.jpg to \d+.jpg'):
         pack([plan], None, AS_IS, {}, 1)
     assert not contents(tmp_path)
 

@@ -12,6 +12,7 @@ from igcnet.data.records import (
     RecordFile,
     RecordPaths,
     frame,
+    frame_all,
     pack_record,
     read_index,
     unpack_record,
@@ -264,3 +265,14 @@ def test_read_image_names_the_record_of_a_wrong_offset(tmp_path, offset):
     assert records.read_image(0) == (1.0, b'x' * 50)
     with pytest.raises(DataError, match=r'a\.rec, record 1 \(key 1\): '):
         records.read_image(1)
+
+
+def test_many_records_are_framed_as_each_alone():
+    magic = struct.pack('<I', MAGIC)
+    images = [b'', b'a', b'abcde' * 100, b'x' + magic, magic, b'abcd' + magic + magic + b'e']
+    keys, labels = [3, 1, MAGIC, 5, 6, 7], [0.0, 1.5, 2.0, 3.0, 4.0, 5.0]
+    for count in (0, 2, len(images)):  # two have no magic and take the quick way
+        framed, lengths = frame_all(labels[:count], keys[:count], images[:count])
+        expected = [frame(pack_record(*record))
+                    for record in zip(labels[:count], keys[:count], images[:count])]
+        assert framed == b''.join(expected) and lengths == [len(record) for record in expected]

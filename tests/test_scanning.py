@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pictures import file_bytes, make_tar, make_tree, picture
 
+from igcnet.data import trees
 from igcnet.data.scanning import scan_tree
 from igcnet.data.trees import FolderTree, TarTree, open_tree
 from igcnet.errors import DataError
@@ -127,3 +128,55 @@ def test_archive_members_outside_are_only_names(tmp_path):
         assert tree.read('cat/1.jpg') == data
         with pytest.raises(DataError, match='no file cat/link.jpg in this archive'):
             tree.read('cat/link.jpg')
+
+
+def test_split_by_folder_can_be_forced():
+    folders = {'': [], 'train': [], 'train/a': ['1.jpg'], 'docs': ['x.txt'], '__MACOSX': []}
+    with pytest.raises(DataError, match='no images right in its class folders'):
+        scan_tree(folders, 'root')
+    scan = scan_tree(folders, 'root', split_by_folder=True)
+    assert scan.classes == ['a'] and names_of(scan) == {'train': [(0, 0.0, 'train/a/1.jpg')]}
+
+
+@pytest.mark.parametrize('folders, message', [
+    ({'cat': ['1.jpg'], 'dog': ['2.jpg']}, 'root: the folder cat is no part'),
+    ({'val': [], 'val/a': ['1.jpg']}, 'root: there is no folder train'),
+    ({'': ['1.jpg'], 'train': [], 'train/a': ['1.jpg']}, 'root: 1 images lie beside the folders'),
+    ({'train': [], 'train/a': ['1.jpg'], 'val': [], 'val/a': ['1.jpg'], 'valid': [],
+      'valid/a': ['1.jpg']}, 'folders val and valid are both the part val'),
+])
+def test_split_by_folder_that_cannot_be(folders, message):
+    with pytest.raises(DataError, match=message):
+        scan_tree({'': [], **folders}, 'root', split_by_folder=True)
+
+
+@pytest.mark.parametrize('form', [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize('name', ['a/1.jpg', 'a/' + 'b' * 90 + '/' + 'c' * 60 + '.jpg',
+                                  'a/caf\u00e9.jpg', 'a/link.jpg'])
+def test_quick_reading_of_archives_agrees_with_tarfile(tmp_path, monkeypatch, form, name):
+    """Long names, other alphabets and links in each form of archive."""
+    path = tmp_path / 'x.tar'
+    with tarfile.open(str(path), 'w', format=form) as archive:
+        for number, member in enumerate(['./b/0.jpg', name, 'b/last.jpg']):
+            info = tarfile.TarInfo(member)
+            info.size = 700 * number
+            if 'link' in member:
+                info.type, info.linkname, info.size = tarfile.SYMTYPE, '0.jpg', 0
+            archive.addfile(info, io.BytesIO(bytes([number]) * info.size))
+    with open_tree(path, tmp_path) as tree:
+        quick = tree._members
+        content = {member: tree.read(member) for member in quick}
+    monkeypatch.setattr(trees, '_plain_members', lambda file, size: None)
+    with open_tree(path, tmp_path) as tree:
+        assert quick == tree._members
+        assert content['b/last.jpg'] == b'\2' * 1400
+    assert len(quick) == (2 if 'link' in name else 3)
+
+
+def test_plain_archives_are_read_quickly(tmp_path, monkeypatch):
+    root = make_tree(tmp_path / 'images', ['cat', 'dog'])
+    path = make_tar(tmp_path / 'x.tar', root, 'w')
+    monkeypatch.setattr(tarfile, 'open', None)
+    with open_tree(path, tmp_path) as tree:
+        assert sorted(tree.folders()['cat']) == ['0.jpg', '1.jpg', '2.jpg', '3.jpg']
+        assert tree.read('dog/1.jpg') == (root / 'dog' / '1.jpg').read_bytes()

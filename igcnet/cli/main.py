@@ -13,10 +13,9 @@ from igcnet.errors import UsageError
 
 # Name -> one line of help. The module is igcnet.cli.<name> and is imported only when called.
 COMMANDS = {
-    'im2rec_pack': 'pack image folders and data sets into record files',
+    'im2rec_pack': 'pack images into record files; verify, merge, split and extract these',
     'augment': 'the augmentation presets, and pictures of what they do',
     'data': 'how fast a record file is read, decoded and augmented',
-    'extract': 'image files out of a record file',
     'train': 'train a network on record files',
     'evaluate': 'accuracy of a trained network on a record file or image folder',
     'predict': 'the most probable classes of images',

@@ -24,14 +24,14 @@ class ArrayPart(NamedTuple):
 
     Attributes
     ----------
-    images : numpy.ndarray
+    images : numpy.ndarray or sequence of them
         uint8 (N, H, W, 3), RGB.
     labels : sequence of int
     names : sequence of str
         Source of each image, for the list.
     """
 
-    images: np.ndarray
+    images: Sequence[np.ndarray]
     labels: Sequence[int]
     names: Sequence[str]
 

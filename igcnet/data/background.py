@@ -9,7 +9,7 @@ from collections import deque
 from concurrent.futures import Future
 from typing import Callable, Iterable, Iterator, Sequence, Tuple, TypeVar
 
-from igcnet.data.workers import usable_cores
+from igcnet.data.processes import usable_cores
 
 Result = TypeVar('Result')
 Part = Callable[[], None]

@@ -19,6 +19,7 @@ from igcnet.data.images import (
     resize_short_side,
     swap_red_blue,
 )
+from igcnet.data.transforms import INTERPOLATIONS
 from igcnet.data.trees import read_file
 from igcnet.errors import DataError, UsageError
 
@@ -46,6 +47,9 @@ class Encoding(NamedTuple):
     color : {1, 0, -1}
         Colour, grey, or as stored.
     encoding : {'.jpg', '.png'}
+    interp : str
+        How `resize` interpolates, one of `igcnet.data.transforms.INTERPOLATIONS`. im2rec's is
+        'bilinear'.
     """
 
     pass_through: bool = False
@@ -54,6 +58,7 @@ class Encoding(NamedTuple):
     quality: Optional[int] = None
     color: int = 1
     encoding: str = '.jpg'
+    interp: str = 'bilinear'
 
     def check(self) -> Encoding:
         """The same with the default quality filled in.
@@ -71,6 +76,11 @@ class Encoding(NamedTuple):
         if not 0 <= self.resize <= MAX_SIDE:
             raise UsageError('--resize %d: must be 1 to %d, or 0 to keep the size'
                              % (self.resize, MAX_SIDE))
+        if self.interp not in INTERPOLATIONS:
+            raise UsageError('--interp %s: must be one of %s'
+                             % (self.interp, ' '.join(INTERPOLATIONS)))
+        if self.interp != 'bilinear' and not self.resize:
+            raise UsageError('--interp %s: nothing is resized; give --resize' % self.interp)
         low, high = QUALITY_RANGE[self.encoding]
         if self.quality is not None and not low <= self.quality <= high:
             raise UsageError('--quality %d: must be %d to %d for %s'
@@ -79,7 +89,7 @@ class Encoding(NamedTuple):
             return self if self.quality else self._replace(quality=DEFAULT_QUALITY[self.encoding])
         if self != Encoding(pass_through=True):
             raise UsageError('--pass-through keeps the bytes of each file; leave out --resize, '
-                             '--center-crop, --quality, --color and --encoding')
+                             '--center-crop, --quality, --color, --encoding and --interp')
         return self
 
     def encode(self, source: Source, where: str) -> bytes:
@@ -112,7 +122,7 @@ class Encoding(NamedTuple):
                 if image.shape[0] * image.shape[1] * scale ** 2 > MAX_PIXELS:
                     raise DataError('%s: --resize %d makes more than %d pixels of %d x %d'
                                     % (where, self.resize, MAX_PIXELS, *image.shape[1::-1]))
-                image = resize_short_side(image, self.resize)
+                image = resize_short_side(image, self.resize, self.interp)
             return encode_bgr(image, self.encoding, self.quality)
         except cv2.error as problem:
             raise DataError('%s: an image of shape %s cannot be stored so (%s)'

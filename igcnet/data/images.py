@@ -16,6 +16,7 @@ from typing import Optional, Tuple
 import cv2
 import numpy as np
 
+from igcnet.data.transforms import resize
 from igcnet.errors import DataError
 
 # A file of a few hundred bytes can announce an image of gigabytes; photographs stay far below.
@@ -233,11 +234,13 @@ def center_crop_square(image: np.ndarray) -> np.ndarray:
     return image[top:top + side, left:left + side]
 
 
-def resize_short_side(image: np.ndarray, size: int) -> np.ndarray:
+def resize_short_side(image: np.ndarray, size: int,
+                      interpolation: str = 'bilinear') -> np.ndarray:
     """Scale so that the shorter side becomes `size`, as im2rec's ``--resize`` does.
 
-    Bilinear; the longer side is rounded down.
+    The longer side is rounded down. `interpolation` is one of
+    `igcnet.data.transforms.INTERPOLATIONS`; im2rec's is 'bilinear'.
     """
     height, width = image.shape[:2]
     short = min(height, width)
-    return cv2.resize(image, (width * size // short, height * size // short))
+    return resize(image, width * size // short, height * size // short, interpolation)

@@ -6,12 +6,13 @@ import math
 import os
 import random
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
 
 from igcnet.errors import DataError, UsageError
 from igcnet.files import PathLike, atomic_path
 
 MAX_KEY = (1 << 63) - 1
+_TOO_LARGE = 3e38  # for a float32
 
 
 class Item(NamedTuple):
@@ -51,11 +52,14 @@ def read_list(path: PathLike) -> List[Item]:
         text = Path(path).read_bytes().decode('utf-8', 'surrogateescape')
     except OSError as problem:
         raise DataError('%s: cannot read this list (%s)' % (path, problem.strerror)) from None
+    items = _plain_items(text)
+    if items:
+        return items
     items, lines = [], {}
     for number, line in enumerate(text.split('\n'), 1):
         if not line.strip():
             continue
-        item = _parse_line(line, '%s, line %d' % (path, number))
+        item = _parse_line(line, path, number)
         if item.key in lines:
             raise DataError('%s, line %d: key %d stands in line %d already; keys must differ'
                             % (path, number, item.key, lines[item.key]))
@@ -66,20 +70,38 @@ def read_list(path: PathLike) -> List[Item]:
     return items
 
 
-def _parse_line(line: str, where: str) -> Item:
-    words = [word.strip() for word in line.split('\t')]
-    if len(words) < 3 or not words[-1]:
-        raise DataError('%s: %r is not key, label and path separated by tabs' % (where, line[:80]))
+def _plain_items(text: str) -> List[Item]:
+    """The items of a list without faults and with one label in each line, quickly; else none."""
+    rows = [line.split('\t') for line in text.split('\n') if line]
+    if set(map(len, rows)) != {3}:
+        return []
+    words = list(zip(*rows))
     try:
+        keys, labels = list(map(int, words[0])), list(map(float, words[1]))
+    except ValueError:
+        return []
+    names = list(map(str.strip, words[2]))
+    if len(set(keys)) < len(keys) or min(keys) < 0 or max(keys) > MAX_KEY or not all(names) \
+            or not all(map(math.isfinite, labels)) or max(map(abs, labels)) >= _TOO_LARGE:
+        return []
+    return list(map(Item, keys, labels, names))
+
+
+def _parse_line(line: str, path: PathLike, number: int) -> Item:
+    words = line.split('\t')
+    name = words[-1].strip()
+    try:
+        if len(words) < 3 or not name:
+            raise ValueError('%r is not key, label and path separated by tabs' % line[:80])
         key = int(words[0])
-        labels = tuple(float(word) for word in words[1:-1])
+        labels = tuple(map(float, words[1:-1]))
+        if not 0 <= key <= MAX_KEY:
+            raise ValueError('key %d must be 0 or more and fit 63 bits' % key)
+        if not all(map(math.isfinite, labels)) or max(map(abs, labels)) >= _TOO_LARGE:
+            raise ValueError('a label is not a finite number')
     except ValueError as problem:
-        raise DataError('%s: %s' % (where, problem)) from None
-    if not 0 <= key <= MAX_KEY:
-        raise DataError('%s: key %d must be 0 or more and fit 63 bits' % (where, key))
-    if not all(math.isfinite(label) and abs(label) < 3e38 for label in labels):
-        raise DataError('%s: a label is not a finite number' % where)
-    return Item(key, labels[0] if len(labels) == 1 else labels, words[-1])
+        raise DataError('%s, line %d: %s' % (path, number, problem)) from None
+    return Item(key, labels[0] if len(labels) == 1 else labels, name)
 
 
 def shuffled(items: Sequence[Item], seed: int) -> List[Item]:
@@ -90,8 +112,13 @@ def shuffled(items: Sequence[Item], seed: int) -> List[Item]:
 
 
 def split_items(items: Sequence[Item], chunks: int = 1, train_ratio: float = 1.0,
-                test_ratio: float = 0.0) -> Dict[str, Sequence[Item]]:
+                test_ratio: float = 0.0, stratified: bool = False) -> Dict[str, Sequence[Item]]:
     """Cut a list into chunks, and each chunk into test, train and val parts.
+
+    Parameters
+    ----------
+    stratified : bool
+        Take the ratios of each class instead of the whole chunk; every part keeps the order.
 
     Returns
     -------
@@ -116,20 +143,50 @@ def split_items(items: Sequence[Item], chunks: int = 1, train_ratio: float = 1.0
         if train_ratio == 1.0:
             parts['_'.join(start)] = chunk
             continue
-        test = int(size * test_ratio)
-        train = test + int(size * train_ratio)
-        if not _has_validation(train_ratio, test_ratio):
-            train = len(chunk)
+        if stratified:
+            test, train, val = _cut_classes(chunk, train_ratio, test_ratio)
         else:
-            parts['_'.join(start + ['val'])] = chunk[train:]
+            test, train, val = _cut(chunk, int(size * test_ratio), int(size * train_ratio))
+        if _has_validation(train_ratio, test_ratio):
+            parts['_'.join(start + ['val'])] = val
+        else:
+            train = [*train, *val]
         if test_ratio:
-            parts['_'.join(start + ['test'])] = chunk[:test]
-        parts['_'.join(start + ['train'])] = chunk[test:train]
+            parts['_'.join(start + ['test'])] = test
+        parts['_'.join(start + ['train'])] = train
     for name, part in parts.items():
         if not part:
             raise UsageError('%d images are too few: part %r would be empty; change --train-ratio, '
                              '--test-ratio or --chunks' % (len(items), name))
     return parts
+
+
+def _cut(items: Sequence[Item], test: int, train: int) -> Tuple[Sequence[Item], ...]:
+    """The first `test` items, the next `train`, and what is left."""
+    return items[:test], items[test:test + train], items[test + train:]
+
+
+def _cut_classes(items: Sequence[Item], train_ratio: float,
+                 test_ratio: float) -> Tuple[List[Item], ...]:
+    """Test, training and validation items with the ratios of each class.
+
+    Rounding is to the nearest, so that small classes are not left out of the small parts; but
+    the first image of a class is for training and the next ones for the other parts.
+    """
+    by_class: Dict[Any, List[int]] = {}
+    for position, item in enumerate(items):
+        by_class.setdefault(item.label, []).append(position)
+    chosen: List[List[int]] = [[], [], []]
+    has_validation = _has_validation(train_ratio, test_ratio)
+    for positions in by_class.values():
+        count = len(positions)
+        test = max(1, round(count * test_ratio)) if test_ratio else 0
+        val = max(1, round(count * (1 - train_ratio - test_ratio))) if has_validation else 0
+        test = min(test, count - 1)
+        val = min(val, count - 1 - test)
+        for part, some in zip(chosen, _cut(positions, test, count - test - val)):
+            part += some
+    return tuple([items[position] for position in sorted(part)] for part in chosen)
 
 
 def check_ratios(train_ratio: float, test_ratio: float) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from igcnet.data.arrays import ArrayDataset
 from igcnet.data.encoding import Source
+from igcnet.data.labelling import label_flat
 from igcnet.data.lists import (
     Item,
     check_ratios,
@@ -21,7 +22,7 @@ from igcnet.data.lists import (
 from igcnet.data.packing import Plan
 from igcnet.data.records import RecordPaths
 from igcnet.data.scanning import EXTENSIONS, Scan, scan_flat, scan_tree
-from igcnet.data.trees import TarTree, Tree
+from igcnet.data.trees import FolderTree, TarTree, Tree
 from igcnet.errors import DataError, IgcnetError, UsageError
 from igcnet.files import read_json, write_text
 
@@ -43,6 +44,11 @@ class ListOptions(NamedTuple):
         Number of data sets of equal size.
     train_ratio, test_ratio : float
         Parts of the images; what is left is for validation.
+    stratified : bool
+        The parts have these ratios of each class, not only of the whole.
+    split_by_folder : bool
+        The top folders are parts (train, val, test), whatever else is there. Without it a tree
+        is taken so when it holds nothing but such folders.
     """
 
     exts: Tuple[str, ...] = EXTENSIONS
@@ -52,12 +58,16 @@ class ListOptions(NamedTuple):
     chunks: int = 1
     train_ratio: float = 1.0
     test_ratio: float = 0.0
+    stratified: bool = False
+    split_by_folder: bool = False
 
     def check(self) -> ListOptions:
         """The same with normal extensions; UsageError for values that cannot work."""
         check_ratios(self.train_ratio, self.test_ratio)
         if self.chunks < 1:
             raise UsageError('--chunks %d: must be at least 1' % self.chunks)
+        if self.stratified and self.train_ratio == 1:
+            raise UsageError('--stratified says how --train-ratio divides; give --train-ratio')
         exts = tuple(sorted({'.' + name.lower().lstrip('.') for name in self.exts}))
         return self._replace(exts=exts)
 
@@ -88,7 +98,7 @@ def scan_parts(tree: Tree, where: str, options: ListOptions) -> Tuple[Scan, bool
     """
     options = options.check()
     scan = scan_tree(tree.folders(), where, options.exts, options.recursive,
-                     isinstance(tree, TarTree))
+                     isinstance(tree, TarTree), options.split_by_folder)
     by_folder = '' not in scan.parts
     warnings = list(scan.warnings)
     if by_folder and (options.chunks, options.train_ratio, options.test_ratio) != (1, 1.0, 0.0):
@@ -97,7 +107,8 @@ def scan_parts(tree: Tree, where: str, options: ListOptions) -> Tuple[Scan, bool
     parts = {part: shuffled(items, options.seed) if options.shuffle else items
              for part, items in scan.parts.items()}
     if not by_folder:
-        parts = split_items(parts[''], options.chunks, options.train_ratio, options.test_ratio)
+        parts = split_items(parts[''], options.chunks, options.train_ratio, options.test_ratio,
+                            options.stratified)
         warnings += _missing_classes(parts, scan.classes)
     if len(scan.classes) == 1:
         warnings.append('%s: only one class (%s)' % (where, scan.classes[0]))
@@ -127,6 +138,33 @@ def plan_tree(prefix: str, tree: Tree, where: str,
     return plans, scan.classes, scan.warnings
 
 
+def plan_labelled(prefix: str, tree: Tree, where: str, labels: str, names: Optional[Sequence[str]],
+                  options: ListOptions) -> Tuple[List[Plan], Optional[List[str]], List[str]]:
+    """Plan for a flat folder with a label file, see `igcnet.data.labelling.label_flat`.
+
+    Images without a label are in the plan as images that cannot be packed.
+    """
+    options = options.check()
+    items, classes, unlabelled = label_flat(tree.folders(), where, labels, names, options.exts)
+    if options.shuffle:
+        items = shuffled(items, options.seed)
+    fetch = fetch_from(tree)
+    warnings = []
+    if unlabelled:
+        warnings.append('%d images have no line in %s (such as %s)'
+                        % (len(unlabelled), labels, unlabelled[0]))
+        first, problem = len(items), DataError('no line in the label file')
+        items = items + [Item(first + place, 0.0, name) for place, name in enumerate(unlabelled)]
+
+        def fetch(item):
+            if item.key >= first:
+                raise problem
+            return tree.read(item.name)
+    if is_folder(prefix):
+        part_prefix(prefix, '', True)  # refuses
+    return [Plan(prefix, items, fetch, {'kind': 'labelled-folder'})], classes, warnings
+
+
 def plan_arrays(prefix: str, dataset: ArrayDataset, source: Dict[str, Any],
                 seed: Optional[int]) -> List[Plan]:
     """Plans for a data set in memory, in the folder `prefix`; no `seed` keeps its order."""
@@ -137,9 +175,11 @@ def plan_arrays(prefix: str, dataset: ArrayDataset, source: Dict[str, Any],
     return plans
 
 
-def fetch_from(tree: Tree) -> Callable[[Item], Source]:
-    """The function that gives the source of an item of `tree`."""
-    return lambda item: tree.fetch(item.name)
+def fetch_from(tree: Tree) -> Union[str, Callable[[Item], Source]]:
+    """How `Plan` gets at the images of `tree`."""
+    if isinstance(tree, FolderTree):
+        return tree.root
+    return lambda item: tree.read(item.name)
 
 
 def write_lists(prefix: str, tree: Tree, where: str,
@@ -153,10 +193,11 @@ def write_lists(prefix: str, tree: Tree, where: str,
     warnings : list of str
     """
     flat = scan_flat(tree.folders(), options.check().exts)
-    if flat:
+    if flat and not options.split_by_folder:
         # im2rec's form for images whose labels are filled in later.
         items = shuffled(flat, options.seed) if options.shuffle else flat
-        parts = split_items(items, options.chunks, options.train_ratio, options.test_ratio)
+        parts = split_items(items, options.chunks, options.train_ratio, options.test_ratio,
+                            options.stratified)
         warnings = ['%s has no class folders: every image gets label 0' % where]
         in_folder, classes = is_folder(prefix), None
     else:
@@ -234,11 +275,10 @@ def plan_lists(prefix: str, paths: Sequence[Path], tree: Tree,
 
 def classes_of_folders(items: Sequence[Item]) -> Optional[List[str]]:
     """Class names by number when labels and folders of the images correspond one to one."""
-    names: Dict[Any, str] = {}
-    for item in items:
-        if isinstance(item.label, tuple) or names.setdefault(
-                item.label, os.path.dirname(item.name)) != os.path.dirname(item.name):
-            return None
+    pairs = {(item.label, item.name.rpartition('/')[0]) for item in items}
+    names = dict(pairs)
+    if len(names) < len(pairs) or any(isinstance(label, tuple) for label in names):
+        return None
     numbers = sorted(names)
     if numbers != list(range(len(names))) or len(set(names.values())) != len(names) \
             or '' in names.values():

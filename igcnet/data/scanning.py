@@ -38,7 +38,8 @@ class Scan(NamedTuple):
 
 
 def scan_tree(folders: Folders, where: str, extensions: Collection[str] = EXTENSIONS,
-              recursive: bool = False, is_archive: bool = False) -> Scan:
+              recursive: bool = False, is_archive: bool = False,
+              split_by_folder: bool = False) -> Scan:
     """Find the classes and images of a tree of class folders.
 
     Class numbers follow the sorted folder names, keys the order of im2rec's ``--recursive``
@@ -55,11 +56,15 @@ def scan_tree(folders: Folders, where: str, extensions: Collection[str] = EXTENS
     recursive : bool
         Every folder with images is a class of its own, named by its relative path; otherwise
         only the folders right below the root are classes.
+    split_by_folder : bool
+        The folders right below the root are parts, even when there is but one of them or other
+        folders without images lie beside them.
 
     Raises
     ------
     DataError
-        No images, images beside class folders, or parts with different classes.
+        No images, images beside class folders, parts with different classes, or a tree that is
+        not in parts although it has to be.
     """
     images, left_out = _only_images(folders, extensions)
     if not any(images.values()):
@@ -71,6 +76,8 @@ def scan_tree(folders: Folders, where: str, extensions: Collection[str] = EXTENS
         warnings.append('%d files with other extensions were left out%s'
                         % (sum(left_out.values()), _found_instead(left_out)))
     part_folders = _part_folders(images, top)
+    if split_by_folder and not part_folders:
+        part_folders = _forced_part_folders(images, top, where)
     if not part_folders:
         by_class = _class_folders(images, top, where, recursive, warnings)
         classes = sorted(by_class, key=_walk_order)
@@ -160,6 +167,31 @@ def _part_folders(images: Folders, top: str) -> Dict[str, str]:
              and not images[top] and not any(images[folder] for folder in children))
     if not split:
         return {}
+    return {part: parts[part] for part in ('train', 'val', 'test') if part in parts}
+
+
+def _forced_part_folders(images: Folders, top: str, where: str) -> Dict[str, str]:
+    """As `_part_folders`, but folders without images do not count and train may be alone."""
+    rule = ('--split-by-folder needs train, and val or test if there are any, each of class '
+            'folders')
+    if images[top]:
+        raise DataError('%s: %d images lie beside the folders (such as %s); %s'
+                        % (where, len(images[top]), images[top][0], rule))
+    parts: Dict[str, str] = {}
+    for folder in _children(images, top):
+        below = (names for name, names in images.items()
+                 if name == folder or name.startswith(folder + '/'))
+        if not any(below):
+            continue
+        part = PART_FOLDERS.get(posixpath.basename(folder))
+        if part is None:
+            raise DataError('%s: the folder %s is no part; %s' % (where, folder, rule))
+        if part in parts:
+            raise DataError('%s: the folders %s and %s are both the part %s; %s'
+                            % (where, parts[part], folder, part, rule))
+        parts[part] = folder
+    if 'train' not in parts:
+        raise DataError('%s: there is no folder train; %s' % (where, rule))
     return {part: parts[part] for part in ('train', 'val', 'test') if part in parts}
 
 

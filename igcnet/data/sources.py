@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Dict, Optional, Sequence, Tuple
 
-from igcnet.data.lists import read_list
+from igcnet.data.labelling import read_labels
 from igcnet.data.records import MAX_LENGTH, RecordFile
 from igcnet.data.scanning import EXTENSIONS, scan_flat, scan_tree
 from igcnet.data.trees import FolderTree
@@ -55,9 +55,7 @@ class RecordSource:
     def name(self, position: int) -> str:
         """Source file from the ``.lst`` beside the records, else the key."""
         if self._names is None:
-            path = self.records.paths.lst
-            items = read_list(path) if path.is_file() else []
-            self._names = {item.key: item.name for item in items}
+            self._names = self.records.source_names()
         key = int(self.records.keys[position])
         return self._names.get(key, 'record %d' % key)
 
@@ -160,22 +158,12 @@ def labelled_folder(root: PathLike, labels: PathLike) -> FileSource:
     DataError
         A line of another form, or a label file without lines.
     """
-    try:
-        lines = Path(labels).read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise DataError('%s: cannot read this label file (%s)' % (labels, problem)) from None
-    files, numbers = [], []
-    for number, line in enumerate(lines, 1):
-        words = line.split('\t')
-        if len(words) >= 2 and words[-1].isdigit():
-            files.append(Path(root) / words[0])
-            numbers.append(int(words[-1]))
-        elif number > 1 or len(words) < 2:
-            raise DataError('%s, line %d: must be a file name, a tab and a class number'
-                            % (labels, number))
-    if not files:
-        raise DataError('%s: no labels in this file' % labels)
-    return FileSource(files, numbers, root=root)
+    rows = read_labels(labels)
+    for row in rows:
+        if row.name is None or not row.label.isdigit():
+            raise DataError('%s: must be a file name, a tab and a class number' % row.where)
+    return FileSource([Path(root) / row.name for row in rows], [int(row.label) for row in rows],
+                      root=root)
 
 
 def _folder_source(root: Path, classes: Optional[Sequence[str]]) -> FileSource:

@@ -1,4 +1,4 @@
-"""Encoding in worker processes, with the records in the order of the list.
+"""Work on many images in worker processes, with the results in order.
 
 Workers are processes: for small images Python's share of the work is the larger one, a decoder
 that crashes takes only its worker with it, and what a decoder writes to the error output can be
@@ -10,19 +10,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
-import signal
 import tempfile
 import threading
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Callable, Deque, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Deque, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
 
-from igcnet.data.encoding import Encoding, Source
-from igcnet.data.lists import Item
-from igcnet.data.records import frame, pack_record
+from igcnet.data.processes import interrupt_later, process_context
 from igcnet.errors import DataError
 
 _CHUNK_BYTES = 1 << 22
@@ -34,102 +31,92 @@ _DAMAGE = re.compile(r'(?i)premature end|corrupt jpeg data|invalid sos|inconsist
 _ODD_BYTES = re.compile(r'(\d+) extraneous bytes before marker')
 _HARMLESS_BYTES = 16
 
-# A framed record, or the reason why there is none.
-Outcome = Union[bytes, str]
+
+class Task(NamedTuple):
+    """What a worker gets: ``function(argument)`` is called there.
+
+    Attributes
+    ----------
+    function : function
+        Of a module; returns a result, and the bytes of the images it has worked on.
+    argument : any
+        Small, or made of bytes, because it is copied.
+    first_name, last_name : str
+        First and last name of the images, for the message about a dead worker.
+    """
+
+    function: Callable[[Any], Tuple[Any, int]]
+    argument: Any
+    first_name: str
+    last_name: str
 
 
-class EncoderPool:
-    """Worker processes that encode; use it as a context.
+class WorkerPool:
+    """Worker processes; use it as a context.
 
     Parameters
     ----------
-    encoding : Encoding
     workers : int
-        Number of processes. The records do not depend on it.
+        Number of processes. The results do not depend on it.
     """
 
-    def __init__(self, encoding: Encoding, workers: int):
+    def __init__(self, workers: int):
         self._workers = workers
-        self._executor = ProcessPoolExecutor(workers, _process_context(), _start_worker,
-                                             (encoding,))
-        self._pending: Deque[Tuple[Sequence[Item], Future]] = deque()
+        self._executor = ProcessPoolExecutor(workers, process_context(), _start_worker)
+        self._pending: Deque[Tuple[Sequence[Any], Task, Future]] = deque()
 
-    def __enter__(self) -> EncoderPool:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, kind, problem, trace):
-        for _, future in self._pending:
+        for _, _, future in self._pending:
             future.cancel()
         self._executor.shutdown()
 
-    def run(self, items: Sequence[Item],
-            fetch: Callable[[Item], Source]) -> Iterator[Tuple[Sequence[Item], List[Outcome]]]:
-        """Yield some items at a time with an outcome for each, in order.
+    def run(self, items: Sequence[Any],
+            prepare: Callable[[Sequence[Any]], Task]) -> Iterator[Tuple[Sequence[Any], Any]]:
+        """Yield some items at a time with the result of their task, in order.
 
         Parameters
         ----------
-        fetch : function
-            The source of an item; its DataError becomes the item's reason.
+        prepare : function
+            The task for some items.
         """
         start, size, done, total_bytes = 0, 16, 0, 0
         while start < len(items) or self._pending:
             try:
                 while start < len(items) and len(self._pending) < 2 * self._workers + 1:
                     chunk = items[start:start + size]
-                    tasks = [(item, _fetch_or_problem(fetch, item)) for item in chunk]
-                    self._pending.append((chunk, self._executor.submit(_encode_chunk, tasks)))
+                    task = prepare(chunk)
+                    # This starts the workers; a half-started one would be left behind.
+                    with interrupt_later():
+                        future = self._executor.submit(task.function, task.argument)
+                    self._pending.append((chunk, task, future))
                     start += len(chunk)
-                chunk, future = self._pending[0]
-                outcomes = future.result()
+                chunk, task, future = self._pending[0]
+                result, result_bytes = future.result()
             except BrokenProcessPool:
-                suspects = [item.name for waiting, _ in self._pending for item in waiting]
-                suspects = suspects or [item.name for item in chunk]
-                raise DataError('a worker process died while it encoded one of the images from %s '
-                                'to %s (out of memory?)' % (suspects[0], suspects[-1])) from None
+                tasks = [waiting for _, waiting, _ in self._pending] or [task]
+                raise DataError('a worker process died while it worked on one of the images from '
+                                '%s to %s (out of memory?)'
+                                % (tasks[0].first_name, tasks[-1].last_name)) from None
             self._pending.popleft()
-            yield chunk, outcomes
+            yield chunk, result
             # Large enough that handing over costs little, small enough for the memory.
             done += len(chunk)
-            total_bytes += sum(map(len, outcomes))
+            total_bytes += result_bytes
             size = max(1, min(_MAX_CHUNK, _CHUNK_BYTES * done // (total_bytes + 1)))
 
 
-def usable_cores() -> int:
-    """Number of processors this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1
+# The error output of a worker process: a file, in which messages are told apart by position.
+_messages: Any = None
 
 
-def _process_context():
-    # Not fork: a child of a program that has used OpenCV's or MXNet's threads inherits their locks
-    # without the threads that would open them, and waits for ever.
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload([__name__])
-    return context
-
-
-def _fetch_or_problem(fetch: Callable[[Item], Source], item: Item) -> Union[Source, DataError]:
-    try:
-        return fetch(item)
-    except DataError as problem:
-        return problem
-
-
-# What a worker process keeps between chunks.
-_worker_encoding = Encoding()
-_worker_messages: Any = None
-
-
-def _start_worker(encoding: Encoding) -> None:
-    global _worker_encoding, _worker_messages
-    # Ctrl-C reaches every process of the terminal; the main one decides what happens.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_worker() -> None:
+    global _messages
     cv2.setNumThreads(1)
-    _worker_encoding = encoding
-    _worker_messages = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
-    os.dup2(_worker_messages.fileno(), 2)
+    _messages = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
+    os.dup2(_messages.fileno(), 2)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
@@ -139,28 +126,23 @@ def _leave_with_parent() -> None:
     os._exit(1)
 
 
-def _encode_chunk(tasks: Sequence[Tuple[Item, Union[Source, DataError]]]) -> List[Outcome]:
-    return [_encode_item(item, source) for item, source in tasks]
+class DecoderMessages:
+    """What the decoders have written to the error output of a worker process."""
 
+    def __init__(self):
+        self._position = os.lseek(2, 0, os.SEEK_CUR)
 
-def _encode_item(item: Item, source: Union[Source, DataError]) -> Outcome:
-    try:
-        if isinstance(source, DataError):
-            raise source
-        before = os.lseek(2, 0, os.SEEK_CUR)
-        image = _worker_encoding.encode(source, item.name)
-        length = os.lseek(2, 0, os.SEEK_CUR) - before
-        if length:
-            damage = find_damage(os.pread(_worker_messages.fileno(), length, before))
-            if damage:
-                return damage
-        return frame(pack_record(item.label, item.key, image))
-    except DataError as problem:
-        # The report has the name in a column of its own.
-        text = str(problem)
-        return text[len(item.name) + 2:] if text.startswith(item.name + ': ') else text
-    except MemoryError:
-        return 'not enough memory'
+    def is_silent(self) -> bool:
+        """True when there was none since the last call."""
+        position, self._position = self._position, os.lseek(2, 0, os.SEEK_CUR)
+        return position == self._position
+
+    def damage(self) -> Optional[str]:
+        """The line since the last call that means damaged data, if there is one."""
+        position, self._position = self._position, os.lseek(2, 0, os.SEEK_CUR)
+        if position == self._position:
+            return None
+        return find_damage(os.pread(_messages.fileno(), self._position - position, position))
 
 
 def find_damage(messages: bytes) -> Optional[str]:
@@ -172,3 +154,9 @@ def find_damage(messages: bytes) -> Optional[str]:
         if _DAMAGE.search(line):
             return line.strip()
     return None
+
+
+def reason_of(problem: Exception, name: str) -> str:
+    """The message of a problem without the name it starts with, which reports show apart."""
+    text = str(problem) if isinstance(problem, DataError) else 'not enough memory'
+    return text[len(name) + 2:] if text.startswith(name + ': ') else text

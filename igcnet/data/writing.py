@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
+import os
+import re
+import time
 from collections import Counter
 from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Sequence
 
@@ -18,6 +22,7 @@ from igcnet.files import PathLike, atomic_path
 
 FORMAT = 'igcnet-records'
 FORMAT_VERSION = 1
+_LEFTOVER_AGE = 60.0  # seconds
 
 
 class RecordWriter:
@@ -47,26 +52,26 @@ class RecordWriter:
 
     def add(self, item: Item, image: bytes) -> None:
         """Append one encoded image with the label and key of `item`. Keys must differ."""
-        self.add_framed([item], [frame(pack_record(item.label, item.key, image))])
+        record = frame(pack_record(item.label, item.key, image))
+        self.add_framed([item], record, [len(record)])
 
-    def add_framed(self, items: Sequence[Item], framed: Sequence[bytes]) -> None:
-        """Append records as `igcnet.data.records.frame` made them."""
+    def add_framed(self, items: Sequence[Item], framed: bytes, lengths: Sequence[int]) -> None:
+        """Append records as `igcnet.data.records.frame` made them: joined, and their lengths."""
         index = []
-        for item, record in zip(items, framed):
+        for item, length in zip(items, lengths):
             index.append(b'%d\t%d\n' % (item.key, self.size))
-            self.size += len(record)
+            self.size += length
         self.records += len(items)
         self._write('rec', framed)
-        self._write('idx', index)
+        self._write('idx', b''.join(index))
         if 'lst' in self._files:
-            self._write('lst', [list_line(item) for item in items])
+            self._write('lst', b''.join(map(list_line, items)))
         if any(isinstance(item.label, tuple) for item in items):
             self._counts = None  # several labels per image: there are no classes to count
         elif self._counts is not None:
             self._counts.update(item.label for item in items)
 
-    def _write(self, part: str, pieces: Sequence[bytes]) -> None:
-        data = b''.join(pieces)
+    def _write(self, part: str, data: bytes) -> None:
         self._files[part].write(data)
         self.sums[part].update(data)
 
@@ -101,6 +106,23 @@ class RecordWriter:
         return counts
 
 
+def _remove_leftovers(paths: RecordPaths) -> None:
+    """Remove the temporary files of writers of this data set that were killed.
+
+    A writer at work holds a lock on its files, and has had a minute to take it.
+    """
+    names = '|'.join(re.escape(path.name) for path in paths)
+    pattern = re.compile(r'\.(%s)\.[a-z0-9_]{8}' % names)
+    with contextlib.suppress(OSError), os.scandir(paths.rec.parent) as entries:
+        for entry in entries:
+            if not pattern.fullmatch(entry.name) or entry.is_symlink():
+                continue
+            with contextlib.suppress(OSError), open(entry.path, 'rb') as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - os.fstat(file.fileno()).st_mtime > _LEFTOVER_AGE:
+                    os.unlink(entry.path)
+
+
 @contextlib.contextmanager
 def record_writer(prefix: PathLike, classes: Optional[List[str]] = None,
                   facts: Optional[Mapping[str, Any]] = None,
@@ -126,6 +148,7 @@ def record_writer(prefix: PathLike, classes: Optional[List[str]] = None,
         When the folder cannot be written or the disk is full.
     """
     paths = RecordPaths.of(prefix)
+    _remove_leftovers(paths)
     # Entered first is renamed last: a manifest stands for a complete data set.
     parts = ['manifest', 'lst', 'idx', 'rec'] if with_list else ['manifest', 'idx', 'rec']
     with contextlib.ExitStack() as stack:
@@ -133,6 +156,8 @@ def record_writer(prefix: PathLike, classes: Optional[List[str]] = None,
         for part in parts:
             temporary = stack.enter_context(atomic_path(getattr(paths, part)))
             files[part] = stack.enter_context(open(temporary, 'wb'))
+            with contextlib.suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(files[part], fcntl.LOCK_EX | fcntl.LOCK_NB)
         writer = RecordWriter(files, classes, facts or {})
         if not with_list:
             writer.sums['lst'].update(paths.lst.read_bytes())

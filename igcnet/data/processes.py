@@ -1,0 +1,61 @@
+"""Starting worker processes, with nothing imported that would delay them."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
+from typing import Iterator
+
+
+def process_context():
+    """Context whose processes start with the packer's modules loaded.
+
+    The first call starts the process that the others are made from, which loads the modules while
+    the caller goes on.
+    """
+    # Not fork: a child of a program that has used OpenCV's or MXNet's threads inherits their locks
+    # without the threads that would open them, and waits for ever.
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['igcnet.data.packing'])
+    resource_tracker.ensure_running()  # otherwise done below, where it would lift the mask
+    # Ctrl-C reaches every process of the terminal, and the main one decides what happens: the
+    # others inherit the mask.
+    with interrupt_later(), _search_here_first():
+        forkserver.ensure_running()
+    return context
+
+
+@contextlib.contextmanager
+def _search_here_first() -> Iterator[None]:
+    """Let a new process import this package, not another igcnet that may be installed."""
+    before = os.environ.get('PYTHONPATH')
+    here = str(Path(__file__).resolve().parent.parent.parent)
+    os.environ['PYTHONPATH'] = os.pathsep.join([here] + [before] * (before is not None))
+    try:
+        yield
+    finally:
+        del os.environ['PYTHONPATH']
+        if before is not None:
+            os.environ['PYTHONPATH'] = before
+
+
+@contextlib.contextmanager
+def interrupt_later() -> Iterator[None]:
+    """Put Ctrl-C off until the end of the ``with`` block."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def usable_cores() -> int:
+    """Number of processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
