@@ -157,9 +157,8 @@ def _main(argv: Optional[List[str]]) -> int:
     if 'root' not in given:
         raise UsageError('ROOT is missing: the folder or archive of the images (see '
                          'im2rec_pack.py --help)')
-    from igcnet.data.processes import process_context
-    if not arguments.list:
-        process_context()  # its modules load while the images are found
+    from igcnet.data.processes import allow_fork
+    allow_fork()
     from igcnet.data.trees import open_tree
     scratch = os.path.dirname(arguments.prefix.rstrip('/')) or '.'
     with open_tree(arguments.root, scratch) as tree:

@@ -26,8 +26,8 @@ def _verify_arguments(parser: Parser) -> None:
 
 
 def _verify(args) -> int:
-    from igcnet.data.processes import process_context
-    process_context()  # its modules load meanwhile
+    from igcnet.data.processes import allow_fork
+    allow_fork()
     from igcnet.data.verifying import verify
     found = verify(args.prefix, args.num_thread, show_progress=True)
     for line in found.problems:

@@ -63,6 +63,10 @@ class WorkerPool:
     def __init__(self, workers: int):
         self._workers = workers
         self._executor = ProcessPoolExecutor(workers, process_context(), _start_worker)
+        # Now, while there are neither threads nor open files to inherit; a half-started worker
+        # would be left behind by an interrupt.
+        with interrupt_later():
+            self._executor.submit(os.getpid)
         self._pending: Deque[Tuple[Sequence[Any], Task, Future]] = deque()
 
     def __enter__(self) -> WorkerPool:
@@ -88,7 +92,7 @@ class WorkerPool:
                 while start < len(items) and len(self._pending) < 2 * self._workers + 1:
                     chunk = items[start:start + size]
                     task = prepare(chunk)
-                    # This starts the workers; a half-started one would be left behind.
+                    # This may start more workers, too.
                     with interrupt_later():
                         future = self._executor.submit(task.function, task.argument)
                     self._pending.append((chunk, task, future))
