@@ -107,7 +107,7 @@ def test_list_json(capsys):
 
 def test_list_markdown(capsys):
     code, out, _ = run(capsys, 'list', 'plain_igc', '--markdown')
-    assert code == 0 and '| `plain_igc` | igc | 32 | 317,242 | 57,067,392 | - |' in out
+    assert code == 0 and '| `plain_igc` | 32 | 317,242 | 57,067,392 | - |' in out
     assert run(capsys, 'list', '--json', '--markdown')[0] == 2
 
 
