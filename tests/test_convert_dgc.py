@@ -11,6 +11,7 @@ from test_models_dgc import original_settings
 
 import igcnet
 from igcnet.convert.families.dgc import WRAPPER, torch_extras, torch_names
+from igcnet.convert.torch_file import read_torch
 from igcnet.train.optimizer import Nesterov
 
 CASES = ('dydensenet_c10_s4-4-4_h4_gf25', 'dydensenet_c100_s2-2-2_h4_gf50_mid',
@@ -30,10 +31,8 @@ class Original:
     """One case of the original: its settings, checkpoint and stored arrays."""
 
     def __init__(self, folder, case):
-        torch = pytest.importorskip('torch')
         self.facts = json.loads((folder / (case + '.json')).read_text())
-        self.file = torch.load(folder / self.facts['checkpoint'], map_location='cpu',
-                               weights_only=True)
+        self.file = read_torch(folder / self.facts['checkpoint']).value
         self.arrays = dict(np.load(folder / (case + '.npz')))
 
     def state_dict(self):
@@ -41,7 +40,7 @@ class Original:
         prefix = WRAPPER['prefixes'][0]
         entries = self.file[WRAPPER['state_dict']]
         assert all(key.startswith(prefix) for key in entries)
-        return {key[len(prefix):]: value.numpy() for key, value in entries.items()}
+        return {key[len(prefix):]: value for key, value in entries.items()}
 
     def net(self, dtype='float32'):
         """Our network with the original's parameters."""
@@ -223,7 +222,7 @@ def momentum_buffers(original):
     keys = [key for key in original.state_dict() if key.rsplit('.', 1)[1] not in buffers]
     state = original.file['optimizer']['state']
     assert len(state) == len(keys)
-    return {key: state[index]['momentum_buffer'].numpy() for index, key in enumerate(keys)}
+    return {key: state[index]['momentum_buffer'] for index, key in enumerate(keys)}
 
 
 # Key map

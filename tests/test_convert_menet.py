@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import igcnet
+from igcnet.convert.torch_file import read_torch
 
 CASES = ('menet128_g4_pretrained', 'menet48_small_g3', 'menet64_module_g2', 'shufflenet_0.5x_g3',
          'mobilenet_0.25x')
@@ -19,7 +20,6 @@ class Original:
     """One case of the original: its configuration, checkpoint and stored arrays."""
 
     def __init__(self, folder, case):
-        torch = pytest.importorskip('torch')
         facts = json.loads((folder / (case + '.json')).read_text())
         self.settings = dict(facts['config'])
         network = self.settings.pop('name')
@@ -28,8 +28,7 @@ class Original:
             network = 'shufflenet'
         self.network = network
         self.family = importlib.import_module('igcnet.convert.families.' + network)
-        self.file = torch.load(folder / facts['checkpoint'], map_location='cpu',
-                               weights_only=True)
+        self.file = read_torch(folder / facts['checkpoint']).value
         self.arrays = dict(np.load(folder / (case + '.npz')))
 
     def state_dict(self):
@@ -38,7 +37,7 @@ class Original:
         entries = self.file[wrapper['state_dict']]
         prefix = next(p for p in sorted(wrapper['prefixes'], key=len, reverse=True)
                       if all(key.startswith(p) for key in entries))
-        return {key[len(prefix):]: value.numpy() for key, value in entries.items()}
+        return {key[len(prefix):]: value for key, value in entries.items()}
 
     def net(self):
         """Our network with the original's parameters."""

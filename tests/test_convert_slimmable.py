@@ -9,6 +9,7 @@ from mxnet import autograd
 
 import igcnet
 from igcnet.convert.families import slimmable
+from igcnet.convert.torch_file import read_torch
 
 NAMES = {'mobilenet_v1': 'mobilenet_v1_us', 'mobilenet_v2': 'mobilenet_v2_us',
          'resnet': 'resnet50_us', 'wideresnet': 'wideresnet28_10_us'}
@@ -22,14 +23,12 @@ class Original:
     """One case of the original: its configuration, checkpoint and stored arrays."""
 
     def __init__(self, folder, case):
-        torch = pytest.importorskip('torch')
         self.facts = json.loads((folder / (case + '.json')).read_text())
         config, self.name = self.facts['config'], NAMES[self.facts['network']]
         settings = igcnet.get_spec(self.name).settings()
         self.settings = {key: config[key] for key in settings if key in config}
         self.settings['classes'] = config['num_classes']
-        self.file = torch.load(folder / self.facts['checkpoint'], map_location='cpu',
-                               weights_only=True)
+        self.file = read_torch(folder / self.facts['checkpoint']).value
         self.arrays = dict(np.load(folder / (case + '.npz')))
 
     def state_dict(self):
@@ -37,7 +36,7 @@ class Original:
         entries = self.file[slimmable.WRAPPER['state_dict']]
         prefix = slimmable.WRAPPER['prefixes'][0]
         assert all(key.startswith(prefix) for key in entries)
-        return {key[len(prefix):]: value.numpy() for key, value in entries.items()}
+        return {key[len(prefix):]: value for key, value in entries.items()}
 
     def net(self, hybrid=None):
         """Our network with the original's parameters."""

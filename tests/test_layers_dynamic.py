@@ -8,6 +8,7 @@ import pytest
 from mxnet import autograd
 from mxnet.gluon import SymbolBlock
 
+from igcnet.convert.torch_file import read_torch
 from igcnet.errors import UsageError
 from igcnet.layers import DynamicGroupConv
 from igcnet.layers.dynamic import hidden_units, inactive_count
@@ -36,13 +37,10 @@ class Original:
     """One layer of the original: settings, checkpoint and stored arrays."""
 
     def __init__(self, folder, case):
-        torch = pytest.importorskip('torch')
         facts = json.loads((folder / (case + '.json')).read_text())
         self.config = facts['config']
         self.arrays = dict(np.load(folder / (case + '.npz')))
-        state = torch.load(folder / facts['checkpoint'], map_location='cpu',
-                           weights_only=True)['state_dict']
-        self.state = {key: value.numpy() for key, value in state.items()}
+        self.state = read_torch(folder / facts['checkpoint']).value['state_dict']
 
     def layer(self, dtype='float32'):
         given = self.config

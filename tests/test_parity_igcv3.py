@@ -9,6 +9,7 @@ import pytest
 import igcnet
 from igcnet.convert.families import igcv3 as igcv3_map
 from igcnet.convert.families import mobilenetv2 as mobilenetv2_map
+from igcnet.convert.torch_file import read_torch
 
 TOLERANCE = 1e-4
 MAPS = {'igcv3': igcv3_map, 'mobilenetv2': mobilenetv2_map}
@@ -23,15 +24,12 @@ class TorchCase:
     """One PyTorch checkpoint and the network it was loaded into by the key map."""
 
     def __init__(self, folder, name):
-        torch = pytest.importorskip('torch')
         info = json.loads((folder / (name + '.json')).read_text())
         config = info['config']
         self.arrays = np.load(str(folder / (name + '.npz')))
-        self.checkpoint = torch.load(str(folder / info['checkpoint']), map_location='cpu',
-                                     weights_only=True)
+        self.checkpoint = read_torch(folder / info['checkpoint']).value
         self.map = MAPS[info['network']]
-        self.state = {key: value.numpy() for key, value in
-                      self.checkpoint[self.map.WRAPPER['state_dict']].items()}
+        self.state = self.checkpoint[self.map.WRAPPER['state_dict']]
         self.net = igcnet.get_model(
             info['network'], width=config['width_multiplier'],
             downsampling=config['downsampling'], classes=config['num_classes'])
