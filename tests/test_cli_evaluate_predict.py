@@ -11,7 +11,7 @@ import pytest
 from synthetic import noise, write_records
 
 import igcnet
-from igcnet.cli import evaluate, predict
+from igcnet.cli import evaluate, predict, torch_to_mxnet
 from igcnet.convert import save_original, write_ndarrays
 from igcnet.data.reader import EvalReader
 from igcnet.deploy import export
@@ -193,3 +193,25 @@ def test_changed_export_is_noticed(world, tmp_path, capsys):
     assert predict.main(['--symbol', str(tmp_path / 'new-symbol.json'), '--params',
                          str(tmp_path / 'new-0000.params'), str(folder / 'x.npz')]) == 1
     assert 'checksum' in capsys.readouterr().err
+
+
+def test_pretrained_menet_on_photographs(shared_fixtures, tmp_path, capsys):
+    """The released 128-MENet, converted: every arg-max of the original on its 100 photographs."""
+    folder = shared_fixtures('menet')
+    facts = json.loads((folder / 'menet128_g4_images.json').read_text())
+    prefix = tmp_path / 'menet'
+    assert torch_to_mxnet.main(['--network', 'menet128_8x1_g4', '--input',
+                                str(folder / facts['checkpoint']), '--output', str(prefix)]) == 0
+    assert evaluate.main(['--symbol', '%s-symbol.json' % prefix, '--params',
+                          '%s-0000.params' % prefix, '--data', str(folder / 'images'), '--labels',
+                          str(folder / 'images' / 'labels.tsv'), '--predictions',
+                          str(tmp_path / 'predictions.csv'), '--json',
+                          str(tmp_path / 'figures.json'), '--batch-size', '25']) == 0
+    rows = list(csv.DictReader((tmp_path / 'predictions.csv').open()))
+    logits = np.load(folder / 'menet128_g4_images.npz')['logits']
+    assert [int(row['prediction']) for row in rows] == logits.argmax(axis=1).tolist()
+    figures = json.loads((tmp_path / 'figures.json').read_text())
+    assert figures['images'] == 100
+    assert round(figures['top1'] * 100) == facts['top1_correct']
+    assert round(figures['top5'] * 100) == facts['top5_correct']
+    assert figures['loss'] == pytest.approx(facts['mean_cross_entropy'], abs=1e-4)
