@@ -29,10 +29,10 @@ sys.path[0] = str(REPO)
 from igcnet.data.augment import find_augmentation
 from igcnet.data.datasets import find_dataset
 from igcnet.data.images import encode_image
+from igcnet.data.processes import usable_cores
 from igcnet.data.reader import TrainReader
 from igcnet.data.records import RecordFile, RecordPaths, frame, pack_record
 from igcnet.data.scanning import EXTENSIONS
-from igcnet.data.workers import usable_cores
 
 # name -> size of the crop, padding, batch, images, preset, data set whose mean and deviation serve
 WORKS = {'cifar': (32, 4, 128, 20000, 'igc-1', 'cifar10'),
