@@ -39,9 +39,14 @@ WORKS = {'cifar': (32, 4, 128, 20000, 'igc-1', 'cifar10'),
          'photographs': (224, 0, 64, 1000, 'igc-2', 'imagenet')}
 OURS = {'cifar': ('TrainReader, first epoch', 'TrainReader, streaming', 'TrainReader, in memory'),
         'photographs': ('TrainReader, streaming',)}
-TORCH = ('DataLoader, PIL', 'DataLoader, cv2')
+# Pixels that are decoded beforehand are the best PyTorch can do with CIFAR; a folder or a record
+# of JPEGs, as ours is, has to be decoded at each visit.
+TORCH = {'cifar': ('DataLoader, PIL', 'DataLoader, cv2', 'DataLoader on pixels, PIL',
+                   'DataLoader on pixels, cv2'),
+         'photographs': ('DataLoader, PIL', 'DataLoader, cv2')}
 GOALS = {('cifar', 'ImageRecordIter'): 0.95, ('photographs', 'ImageRecordIter'): 0.95,
-         ('cifar', 'DataLoader'): 8.0, ('photographs', 'DataLoader'): 1.8}
+         ('cifar', 'DataLoader,'): 8.0, ('photographs', 'DataLoader,'): 1.8,
+         ('cifar', 'DataLoader on pixels'): 8.0}
 
 
 def main():
@@ -66,7 +71,7 @@ def compare(work, folder, args):
     write_records(records, work, args.photographs)
     rivals = [*OURS[work], 'ImageRecordIter']
     if importlib.util.find_spec('torch'):
-        rivals += TORCH
+        rivals += TORCH[work]
     else:
         print('PyTorch is not installed: its DataLoader is left out')
     found = {rival: [] for rival in rivals}
@@ -79,13 +84,13 @@ def compare(work, folder, args):
     print('  %-26s %12s %16s' % ('', 'images/s', 'CPU us/image'))
     for rival, (speed, cpu) in medians.items():
         print('  %-26s %12.0f %16.1f' % (rival, speed, cpu))
-    # PyTorch's CIFAR is decoded beforehand, so what is read from memory compares with it.
-    for kind, names in (('ImageRecordIter', OURS[work]), ('DataLoader', OURS[work][-1:])):
+    for kind, names in (('ImageRecordIter', OURS[work]), ('DataLoader,', OURS[work]),
+                        ('DataLoader on pixels', OURS[work][-1:])):
         theirs = [medians[rival] for rival in rivals if rival.startswith(kind)]
         for rival in names if theirs else ():
             speed, cpu = medians[rival]
             print('  %s : best %s = %.2f in images/s (goal %.2f), %.2f in CPU time' % (
-                rival, kind, speed / max(row[0] for row in theirs), GOALS[work, kind],
+                rival, kind.rstrip(','), speed / max(row[0] for row in theirs), GOALS[work, kind],
                 min(row[1] for row in theirs) / cpu))
     print(flush=True)
 
@@ -163,19 +168,20 @@ def image_record_iter(work, records):
 def data_loader(work, rival, records):
     """As `ours`, for PyTorch: as many workers as cores, which stay alive between the epochs."""
     from torch.utils.data import DataLoader
-    loader = DataLoader(Pictures(work, rival.endswith('PIL'), records), WORKS[work][2],
-                        shuffle=True, num_workers=usable_cores(), persistent_workers=True)
+    pictures = Pictures(work, rival.endswith('PIL'), 'pixels' in rival, records)
+    loader = DataLoader(pictures, WORKS[work][2], shuffle=True, num_workers=usable_cores(),
+                        persistent_workers=True)
     for _ in range(3):
         yield (len(labels) for _, labels in loader)
 
 
 class Pictures:
-    """A PyTorch data set with everything in memory: JPEG photographs, or CIFAR's pixels."""
+    """A PyTorch data set with everything in memory, as JPEGs or as pixels."""
 
-    def __init__(self, work, pillow, records):
+    def __init__(self, work, pillow, decoded, records):
         import torch
         self.size, self.pad, _, _, _, name = WORKS[work]
-        self.pillow, self.decoded = pillow, work == 'cifar'
+        self.pillow, self.decoded = pillow, decoded
         source = RecordFile(records)
         self.items = [source.read_image(position) for position in range(len(source))]
         if self.decoded:
