@@ -8,7 +8,7 @@ sides.
 
 from __future__ import annotations
 
-from typing import Dict
+from typing import Any, Dict
 
 import numpy as np
 
@@ -23,8 +23,7 @@ WRAPPER = {
     # Entries beside it that may be there: the finished epoch, counted from 0; the best top-1
     # accuracy in percent; SGD's state, which the published files do not have.
     'others': ('epoch', 'best_prec1', 'optimizer'),
-    # Entries beside it to write. The original stops at the first that is missing, and resumes
-    # with epoch + 1.
+    # Entries beside it to write, as `torch_others` gives them.
     'written': ('epoch', 'best_prec1'),
     # Last parts of keys that mean nothing here: torch counts the batches of each BN.
     'ignored': ('num_batches_tracked',),
@@ -43,6 +42,11 @@ def torch_extras(net: Network) -> Dict[str, np.ndarray]:
     norms = (key[:-len('running_var')] for key in torch_names(net).values()
              if key.endswith('.running_var'))
     return {norm + 'num_batches_tracked': np.zeros((), np.int64) for norm in norms}
+
+
+def torch_others(net: Network) -> Dict[str, Any]:
+    """The entries beside the state_dict before the first epoch; the original goes on after it."""
+    return {'epoch': -1, 'best_prec1': 0.0}
 
 
 def _torch_name(net: Network, path: str) -> str:
