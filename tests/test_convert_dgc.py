@@ -10,7 +10,7 @@ from mxnet.gluon import SymbolBlock
 from test_models_dgc import original_settings
 
 import igcnet
-from igcnet.convert.families.dgc import WRAPPER, torch_extras, torch_names
+from igcnet.convert.families.dgc import WRAPPER, torch_extras, torch_names, torch_others
 from igcnet.convert.torch_file import read_torch
 from igcnet.train.optimizer import Nesterov
 
@@ -248,6 +248,9 @@ def test_state_dict_comes_back(original):
 def test_wrapper_names_every_entry(original):
     assert set(original.file) <= {WRAPPER['state_dict'], *WRAPPER['others']}
     assert {WRAPPER['state_dict'], *WRAPPER['written']} <= set(original.file)
+    written = torch_others(original.net())
+    assert {key: type(original.file[key]) for key in WRAPPER['written']} == {
+        key: type(value) for key, value in written.items()}
 
 
 @pytest.mark.parametrize('name, count, examples', (

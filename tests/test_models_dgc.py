@@ -17,6 +17,7 @@ from igcnet.layers.dynamic import inactive_count
 from igcnet.models.densenet import SPECS as DENSENET_SPECS
 from igcnet.models.dgc import SPECS as DGC_SPECS
 from igcnet.models.resnet import SPECS as RESNET_SPECS
+from igcnet.profiling import count_parameters, profile
 
 SPECS = DENSENET_SPECS + RESNET_SPECS + DGC_SPECS
 EXPECTED = json.loads((Path(__file__).parent / 'expected' / 'dgc.json').read_text())
@@ -30,52 +31,34 @@ SMALL = {
 }
 
 
-class Graph:
-    """The operators of a traced network with the shapes of their inputs and outputs."""
+def active_macs(net, counted, inactive):
+    """Multiply-adds of the active channels, with the number of inactive ones of each layer."""
+    macs = {layer.name: layer.macs for layer in counted.layers}
+    dropped = (sum(macs[head.conv.name] for head in layer.heads) * count // layer.in_channels
+               for layer, count in zip(getattr(net, 'dynamic_layers', []), inactive))
+    return counted.macs - sum(dropped)
 
-    def __init__(self, net, input_size):
-        internals = net(mx.sym.var('data')).get_internals()
-        content = json.loads(internals.tojson())
-        _, shapes, _ = internals.infer_shape_partial(data=(1, 3, input_size, input_size))
-        shape_of = {(node, output): shape
-                    for (node, output, _), shape in zip(content['heads'], shapes)}
-        self.nodes = [
-            dict(name=node['name'], op=node['op'], attrs=node.get('attrs', {}),
-                 inputs=[shape_of[entry[0], entry[1]] for entry in node['inputs']],
-                 output=shape_of[number, 0])
-            for number, node in enumerate(content['nodes']) if node['op'] != 'null']
 
-    def macs(self):
-        """Multiply-adds of each convolution and fully connected layer, by name."""
-        return {node['name']: math.prod(node['output']) * math.prod(node['inputs'][1][1:])
-                for node in self.nodes if node['op'] in ('Convolution', 'FullyConnected')}
-
-    def active_macs(self, net, inactive):
-        """Their sum over the active channels, with the number of inactive ones of each layer."""
-        macs = self.macs()
-        total = sum(macs.values())
-        for layer, count in zip(getattr(net, 'dynamic_layers', []), inactive):
-            dense = sum(macs[head.conv.name] for head in layer.heads)
-            total -= dense * count // layer.in_channels
-        return total
-
-    def counter(self, gate_factor):
-        """What the original's counter counts, whose rules are other ones."""
-        total, macs = 0, self.macs()
-        for node in self.nodes:
-            size = math.prod(node['output'])
-            if node['op'] == 'Convolution':
-                gated = '_headconv_' in node['name']
-                total += macs[node['name']] * (gate_factor if gated else 1)
-            elif node['op'] == 'FullyConnected':
-                total += sum(math.prod(shape) for shape in node['inputs'][1:])
-            elif node['op'] == 'Activation' or node['name'].endswith('_gated'):
-                total += size
-            elif node['op'] == 'Pooling':
-                area = math.prod(literal_eval(node['attrs']['kernel']))
-                total += (math.prod(node['inputs'][0]) if 'global_pool' in node['attrs']
-                          else size * area)
-        return total
+def original_counter(net, counted, gate_factor):
+    """What the original's counter says, whose rules are other ones."""
+    nodes = json.loads(net(mx.sym.var('data')).tojson())['nodes']
+    layers, total = {layer.name: layer for layer in counted.layers}, 0
+    for node in nodes:
+        if node['name'] not in layers:
+            continue
+        layer = layers[node['name']]
+        size = math.prod(layer.output_shape)
+        if layer.operator == 'Convolution':
+            total += layer.macs * (gate_factor if '_headconv_' in layer.name else 1)
+        elif layer.operator == 'FullyConnected':
+            total += layer.parameters
+        elif layer.operator == 'Activation' or layer.name.endswith('_gated'):
+            total += size
+        elif layer.operator == 'Pooling' and 'global_pool' in node['attrs']:
+            total += math.prod(layers[nodes[node['inputs'][0][0]]['name']].output_shape)
+        elif layer.operator == 'Pooling':
+            total += size * math.prod(literal_eval(node['attrs']['kernel']))
+    return total
 
 
 def original_settings(facts):
@@ -142,12 +125,12 @@ def test_counts(row):
     for parameter in trained:
         sizes[kind(parameter)] += math.prod(parameter.shape)
     assert sizes == {key: row[key] for key in sizes}
-    assert sum(sizes.values()) == row['parameters']
-    graph = Graph(net, row['input_size'])
-    assert sum(graph.macs().values()) == row['macs']
+    assert count_parameters(net) == row['parameters']
+    counted = profile(net, (1, 3, row['input_size'], row['input_size']))
+    assert (counted.parameters, counted.macs) == (row['parameters'], row['macs'])
     inactive = [inactive_count(1, layer.in_channels, layer.gate_factor)
                 for layer in getattr(net, 'dynamic_layers', [])]
-    assert graph.active_macs(net, inactive) == row['active_macs']
+    assert active_macs(net, counted, inactive) == row['active_macs']
 
 
 @pytest.mark.parametrize('row', EXPECTED, ids=lambda row: row['name'])
@@ -155,8 +138,9 @@ def test_published_figures(row):
     """The printed figures follow from the graph by the rules of the original's counter."""
     spec = igcnet.get_spec(row['name'])
     assert spec.family == 'dgc' and spec.preprocessing.input_size == row['input_size']
-    counter = Graph(igcnet.get_model(row['name']), row['input_size']).counter(
-        spec.settings().get('gate_factor'))
+    net = igcnet.get_model(row['name'])
+    counter = original_counter(net, profile(net, (1, 3, net.input_size, net.input_size)),
+                               spec.settings().get('gate_factor'))
     if 'counter' in row:
         assert counter == pytest.approx(row['counter'], abs=0.05)
     if spec.published is not None:
@@ -175,13 +159,11 @@ def test_counts_of_original_networks(case, shared_fixtures):
     """Other settings: parameters and multiply-adds as the original's files state them."""
     facts = json.loads((shared_fixtures('dgc') / (case + '.json')).read_text())
     net = igcnet.get_model(facts['network'], **original_settings(facts))
-    graph = Graph(net, facts['input_shape'][2])
-    assert sum(math.prod(p.shape) for p in net.collect_params().values()
-               if p.grad_req != 'null') == facts['params']
-    assert sum(graph.macs().values()) == facts['macs_conv_fc']
-    assert graph.active_macs(net, facts['inactive_channels_in_checkpoint']) == facts[
+    counted = profile(net, (1, *facts['input_shape'][1:]))
+    assert (counted.parameters, counted.macs) == (facts['params'], facts['macs_conv_fc'])
+    assert active_macs(net, counted, facts['inactive_channels_in_checkpoint']) == facts[
         'macs_conv_fc_gated']
-    assert graph.counter(facts['config']['gate_factor']) == facts['macs']
+    assert original_counter(net, counted, facts['config']['gate_factor']) == facts['macs']
 
 
 # Structure
@@ -345,11 +327,13 @@ def test_stages_as_text_or_numbers():
      'layer1_0_conv1: 64 input and 64 output channels do not divide by 5 heads'),
     ('dydensenet', dict(group_3x3=3), 'denseblock_1_denselayer_1_conv_2_conv: 32 input and 8 '
                                       'output channels do not divide by 3 groups'),
-    ('densenet', dict(group_1x1=0), 'group_1x1=0: must be at least 1'),
-    ('densenet', dict(group_3x3=0), 'group_3x3=0: must be at least 1'),
-    ('densenet', dict(bottleneck=0), 'bottleneck=0: must be at least 1'),
-    ('densenet', dict(classes=0), 'classes=0: must be at least 1'),
-    ('resnet18', dict(classes=0), 'classes=0: a classifier needs at least one class')))
+    ('densenet', dict(group_1x1=0), 'denseblock_1_denselayer_1_conv_1_conv: 16 input and 32 '
+                                     'output channels do not divide by 0 groups'),
+    ('densenet', dict(group_3x3=0), 'denseblock_1_denselayer_1_conv_2_conv: 32 input and 8 '
+                                     'output channels do not divide by 0 groups'),
+    ('densenet', dict(bottleneck=0), 'bottleneck=0: must be a whole number of at least 1'),
+    ('densenet', dict(classes=0), 'classes=0: must be a whole number of at least 1'),
+    ('resnet18', dict(classes=0), 'classes=0: must be a whole number of at least 1')))
 def test_refuses(name, settings, message):
     with pytest.raises(UsageError) as problem:
         igcnet.get_model(name, **settings)

@@ -85,20 +85,16 @@ class FanOutInit(mx.init.Initializer):
 
 
 @mx.init.register
-class DGCInit(mx.init.Initializer):
+class DGCInit(FanOutInit):
     """Initialisation of the DGC original and its plain DenseNet and ResNet.
 
-    Convolutions: N(0, sqrt(2/fan_out)), where fan_out is the kernel's area times the output
-    channels of that convolution (of one head), not divided by groups. The two layers of a
-    selector (``headconv``): N(0, sqrt(2/fan_in)), second bias 1. The classifier: U(-a, a) with
-    a = sqrt(1/fan_in). BN scale 1, shift 0. Biases are set on the layers.
+    As `FanOutInit`, with ``uniform_classifier=True``; the fan_out of a dynamic group convolution
+    is that of one head. The two layers of a selector (``headconv``): N(0, sqrt(2/fan_in)). The
+    biases that are not 0 are set on the layers.
     """
 
     def _init_weight(self, name, arr):
-        if len(arr.shape) == 4:
-            mx.random.normal(0, math.sqrt(2.0 * arr.shape[1] / arr.size), shape=arr.shape, out=arr)
-        elif 'headconv' in name:
+        if 'headconv' in name and len(arr.shape) == 2:
             mx.random.normal(0, math.sqrt(2.0 / arr.shape[1]), shape=arr.shape, out=arr)
         else:
-            bound = math.sqrt(1.0 / arr.shape[1])
-            mx.random.uniform(-bound, bound, shape=arr.shape, out=arr)
+            super()._init_weight(name, arr)

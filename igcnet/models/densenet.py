@@ -24,6 +24,7 @@ from igcnet.errors import UsageError
 from igcnet.layers import (
     Activation,
     BatchNorm,
+    Concat,
     Conv2D,
     Dense,
     Flatten,
@@ -32,6 +33,7 @@ from igcnet.layers import (
     Stage,
     named_sequential,
 )
+from igcnet.layers.checks import check_positive
 from igcnet.layers.init import DGCInit
 from igcnet.registry import ModelSpec, Preprocessing, Published
 
@@ -74,12 +76,13 @@ class DenseLayer(HybridBlock):
         super().__init__(prefix=name + '_')
         self.conv_1 = conv_1
         self.conv_2 = conv_2
+        self.concat = Concat(name + '_concat')
 
     def hybrid_forward(self, F, x):
         # Reshaping to the same shape leaves oneDNN's blocked layout, which concat would hand on
         # to every later BN and pool: many times slower than the plain one on CPU.
         new = F.reshape(self.conv_2(self.conv_1(x)), shape=(0, 0, 0, -1))
-        return F.concat(x, new, dim=1, name='concat')
+        return self.concat(x, new)
 
 
 def whole_numbers(name: str, value: Numbers) -> Tuple[int, ...]:
@@ -117,10 +120,8 @@ def dense_network(make_network: Callable[..., Network], reduce: Callable[..., Hy
                          % (len(stages), len(growth)))
     if form not in FORMS:
         raise UsageError("form=%r: must be 'cifar' or 'imagenet'" % (form,))
-    for name, value in (('bottleneck', bottleneck), ('group_3x3', group_3x3),
-                        ('classes', classes)):
-        if value < 1:
-            raise UsageError('%s=%d: must be at least 1' % (name, value))
+    check_positive('bottleneck', bottleneck)
+    check_positive('classes', classes)
     stride, pool = FORMS[form]
     channels = 2 * growth[0]
     features = named_sequential(init_conv=Conv2D('init_conv', 3, channels, 3, stride, padding=1))
@@ -142,8 +143,9 @@ def dense_network(make_network: Callable[..., Network], reduce: Callable[..., Hy
     features.relu_last = Activation('relu_last')
     features.pool_last = Pool2D('pool_last', 'avg', pool, pool)
     features.flatten = Flatten('flatten')
-    return make_network(features, Dense('classifier', channels, classes), listing, DGCInit(),
-                        input_size=stride * pool, fixed_input_size=True)
+    return make_network(features, Dense('classifier', channels, classes), listing,
+                        DGCInit(uniform_classifier=True), input_size=stride * pool,
+                        fixed_input_size=True)
 
 
 def densenet(stages: Numbers = '14-14-14', growth: Numbers = '8-16-32', bottleneck: int = 4,
@@ -175,8 +177,6 @@ def densenet(stages: Numbers = '14-14-14', growth: Numbers = '8-16-32', bottlene
     def reduce(name, in_channels, channels):
         return NormReluConv(name, in_channels, channels, 1, groups=group_1x1)
 
-    if group_1x1 < 1:
-        raise UsageError('group_1x1=%d: must be at least 1' % group_1x1)
     return dense_network(Network, reduce, stages, growth, bottleneck, group_3x3, form, classes,
                          'norm_last')
 

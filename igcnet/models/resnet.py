@@ -12,7 +12,6 @@ from typing import Callable, Optional
 import mxnet as mx
 from mxnet.gluon import HybridBlock
 
-from igcnet.errors import UsageError
 from igcnet.layers import (
     Activation,
     Add,
@@ -25,6 +24,7 @@ from igcnet.layers import (
     Stage,
     named_sequential,
 )
+from igcnet.layers.checks import check_positive
 from igcnet.layers.init import DGCInit
 from igcnet.models.densenet import IMAGENET, counted
 from igcnet.registry import ModelSpec
@@ -81,8 +81,7 @@ def residual_network(make_network: Callable[..., Network], conv: Callable[..., H
     classes : int
         Number of classes.
     """
-    if classes < 1:
-        raise UsageError('classes=%d: a classifier needs at least one class' % classes)
+    check_positive('classes', classes)
     features = named_sequential(conv1=Conv2D('conv1', 3, WIDTHS[0], 7, 2, padding=3),
                                 bn1=BatchNorm('bn1', WIDTHS[0]), relu=Activation('relu'),
                                 maxpool=Pool2D('maxpool', 'max', 3, 2, padding=1))
@@ -106,7 +105,7 @@ def residual_network(make_network: Callable[..., Network], conv: Callable[..., H
     features.flatten = Flatten('flatten')
     fc = Dense('fc', in_channels, classes,
                bias_initializer=mx.init.Uniform(math.sqrt(1.0 / in_channels)))
-    return make_network(features, fc, listing, DGCInit(), input_size=224)
+    return make_network(features, fc, listing, DGCInit(uniform_classifier=True), input_size=224)
 
 
 def resnet18(classes: int = 1000) -> Network:
