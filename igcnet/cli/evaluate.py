@@ -66,17 +66,19 @@ def _main(argv: Optional[List[str]]) -> int:
 
     def collect(batch, logits):
         nonlocal confusion
+        _check_labels(reader, batch, logits.shape[1])
+        best = logits.argmax(axis=1)
         confusion = confusion or Confusion(logits.shape[1], args.data)
-        confusion.add(batch.labels, logits.argmax(axis=1))
+        confusion.add(batch.labels, best)
         if args.predictions:
-            best = logits.argmax(axis=1)
+            probabilities = softmax(logits)
             for row, position in enumerate(batch.positions):
                 rows.append((reader.source.name(int(position)), int(batch.labels[row]),
-                             int(best[row]), '%.6f' % softmax(logits[row])[best[row]]))
+                             int(best[row]), '%.6f' % probabilities[row, best[row]]))
         progress.advance(len(logits))
 
     with progress:
-        scores = evaluate(found.net, _checked(reader, found), devices, collect)
+        scores = evaluate(found.net, reader, devices, collect)
     means = scores.means()
     print('%s on %s' % (found.description, args.data))
     print('%d images: top-1 %.3f %%, top-5 %.3f %%, loss %.5f'
@@ -96,21 +98,11 @@ def _main(argv: Optional[List[str]]) -> int:
     return 0
 
 
-def _checked(reader, found):
-    """The batches, after a look at the labels of each: they must be classes of the network."""
-    classes = None
-    for batch in reader:
-        if classes is None:
-            classes = _number_of_classes(found.net, batch.images[:1])
-        largest = int(np.max(batch.labels))
-        if largest >= classes:
-            raise DataError('%s has the label %d, but the network has %d classes; it belongs to '
-                            'other data' % (reader.source.name(int(batch.positions[
-                                np.argmax(batch.labels)])), largest, classes))
-        yield batch
 
-
-def _number_of_classes(net, image) -> int:
-    import mxnet as mx
-    parameter = next(iter(net.collect_params().values()))
-    return net(mx.nd.array(image, ctx=parameter.list_ctx()[0])).shape[1]
+def _check_labels(reader, batch, classes: int) -> None:
+    """The labels of a batch must be classes of the network."""
+    largest = int(np.argmax(batch.labels))
+    if batch.labels[largest] >= classes:
+        raise DataError('%s has the label %d, but the network has %d classes; it belongs to other '
+                        'data' % (reader.source.name(int(batch.positions[largest])),
+                                  batch.labels[largest], classes))

@@ -29,12 +29,12 @@ def evaluate(net, batches: Iterable[EvalBatch], contexts: List[mx.Context],
     batches : iterable of EvalBatch
         Such as an `igcnet.data.reader.EvalReader`: every image once, the last batch short.
     each_batch : callable, optional
-        Called with each batch and its logits (N, classes).
+        Called with each batch and its logits (N, classes), before they are scored.
     """
     total = Scores()
     for batch in batches:
         logits = forward(net, batch.images, contexts)
-        total += score(logits, batch.labels)
         if each_batch is not None:
             each_batch(batch, logits)
+        total += score(logits, batch.labels)
     return total
