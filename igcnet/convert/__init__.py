@@ -11,6 +11,7 @@ from igcnet.convert.original import (
     checkpoint_paths,
     load_network,
     network_symbol,
+    parameter_value,
     save_original,
     to_graph,
     to_symbol,
@@ -21,6 +22,6 @@ from igcnet.convert.reorder import expand, fold
 from igcnet.convert.symbol_json import Graph, Node, parse_graph, read_graph, write_graph
 
 __all__ = ['Graph', 'Node', 'checkpoint_arrays', 'checkpoint_paths', 'differences', 'expand',
-           'fold', 'load_network', 'load_parameters', 'network_symbol', 'parse_graph',
-           'read_graph', 'read_ndarrays', 'recognise', 'save_original', 'set_parameters',
-           'to_graph', 'to_symbol', 'write_graph', 'write_ndarrays']
+           'fold', 'load_network', 'load_parameters', 'network_symbol', 'parameter_value',
+           'parse_graph', 'read_graph', 'read_ndarrays', 'recognise', 'save_original',
+           'set_parameters', 'to_graph', 'to_symbol', 'write_graph', 'write_ndarrays']

@@ -121,13 +121,20 @@ def checkpoint_arrays(net: HybridBlock, graph: Graph) -> Dict[str, np.ndarray]:
         if not node.is_variable or node.name not in parameters:  # the input or the label
             continue
         if index in auxiliary:
-            statistics['aux:' + node.name] = _value(parameters[node.name])
+            statistics['aux:' + node.name] = parameter_value(parameters[node.name])
         else:
-            arrays['arg:' + node.name] = _value(parameters[node.name])
+            arrays['arg:' + node.name] = parameter_value(parameters[node.name])
     return {**arrays, **statistics}
 
 
-def _value(parameter: Parameter) -> np.ndarray:
+def parameter_value(parameter: Parameter) -> np.ndarray:
+    """The value to save: that of the first device, for running statistics the devices' mean.
+
+    Raises
+    ------
+    UsageError
+        It has no value yet.
+    """
     try:
         copies = parameter.list_data()
     except RuntimeError:

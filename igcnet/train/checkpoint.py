@@ -21,7 +21,7 @@ from typing import Any, Dict, List, Optional
 import mxnet as mx
 import numpy as np
 
-from igcnet.convert import load_parameters, write_ndarrays
+from igcnet.convert import load_parameters, parameter_value, write_ndarrays
 from igcnet.errors import CheckpointError, TrainingError
 from igcnet.files import PathLike, explain_os_errors, read_json, sync_file, sync_folder, write_json
 
@@ -89,7 +89,9 @@ def save(folder: PathLike, net, trainer, state: State) -> Path:
         try:
             shutil.rmtree(str(temporary), ignore_errors=True)
             temporary.mkdir(parents=True)
-            write_ndarrays(temporary / WEIGHTS, _weights(net))
+            write_ndarrays(temporary / WEIGHTS, {
+                name: parameter_value(parameter)
+                for name, parameter in net._collect_params_with_prefix().items()})
             with open(temporary / ARRAYS, 'wb') as file:
                 np.savez(file, **_arrays(net, trainer))
             write_json(temporary / STATE, asdict(state))
@@ -161,19 +163,6 @@ def checkpoints(folder: PathLike) -> List[Path]:
             if match and (path / STATE).is_file():
                 found.append((int(match.group(1)), int(match.group(2) or 0), path))
     return [path for _, _, path in sorted(found)]
-
-
-def _weights(net) -> Dict[str, np.ndarray]:
-    """Parameters by attribute name; BN statistics are the mean over the devices, as in Gluon."""
-    weights = {}
-    for name, parameter in net._collect_params_with_prefix().items():
-        devices = parameter.list_data()
-        if parameter.grad_req == 'null' and len(devices) > 1:
-            weights[name] = np.mean([array.asnumpy() for array in devices], axis=0,
-                                    dtype=np.float32)
-        else:
-            weights[name] = devices[0].asnumpy()
-    return weights
 
 
 def _arrays(net, trainer) -> Dict[str, np.ndarray]:

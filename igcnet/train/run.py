@@ -22,6 +22,7 @@ from igcnet.data.records import RecordFile
 from igcnet.deploy import export
 from igcnet.errors import CheckpointError, UsageError
 from igcnet.files import explain_os_errors
+from igcnet.profiling import count_parameters
 from igcnet.progress import Progress
 from igcnet.registry import get_model
 from igcnet.train import checkpoint
@@ -212,9 +213,10 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
     folder = folder or new_run_folder(settings)
     log = RunLog(folder, state.metrics_bytes)
     try:
-        _announce(log, settings, data, net, devices, reader, schedule)
+        parameters = count_parameters(net)
+        _announce(log, settings, data, net.classes, parameters, devices, reader.steps_per_epoch)
         settings.write(folder, igcnet=igcnet.__version__, mxnet=mx.__version__,
-                       parameters=_parameters(net))
+                       parameters=parameters)
         log.open_tensorboard(state.position.update)
 
         def after_epoch(state):
@@ -257,20 +259,15 @@ def _save_original(net, settings: RunSettings, epoch: int) -> None:
     save_original(net, str(prefix), epoch)
 
 
-def _parameters(net) -> int:
-    from igcnet.profiling import count_parameters
-    return count_parameters(net)
-
-
-def _announce(log: RunLog, settings, data: Data, net, devices: List[mx.Context], reader,
-              schedule) -> None:
+def _announce(log: RunLog, settings: RunSettings, data: Data, classes: int, parameters: int,
+              devices: List[mx.Context], steps_per_epoch: int) -> None:
     recipe = settings.recipe
     log.line('run folder: %s' % log.folder)
     log.line('network: %s %s' % (settings.run_name, ', '.join(
         '%s=%s' % item for item in sorted(settings.network_settings.items()))))
-    log.line('network parameters: %.4fM (%d)' % (_parameters(net) / 1e6, _parameters(net)))
+    log.line('network parameters: %.4fM (%d)' % (parameters / 1e6, parameters))
     log.line('data: %d training and %d validation images, %d classes, mean %s, std %s' % (
-        len(data.train), len(data.validation), net.classes, data.facts.mean, data.facts.std))
+        len(data.train), len(data.validation), classes, data.facts.mean, data.facts.std))
     if not data.train.has_index:
         log.line('%s has no index file; its records were found by reading through it'
                  % data.train.paths.rec)
@@ -281,7 +278,7 @@ def _announce(log: RunLog, settings, data: Data, net, devices: List[mx.Context],
     if recipe.schedule == 'steps':
         log.line('training strategy: lr=%f, step=%s' % (
             recipe.lr, [int(epoch) for epoch in recipe.drop_epochs()]))
-    log.line('random seed: %d; %d steps an epoch' % (settings.rand_seed, reader.steps_per_epoch))
+    log.line('random seed: %d; %d steps an epoch' % (settings.rand_seed, steps_per_epoch))
 
 
 def _progress(log: RunLog, reader, recipe):
