@@ -8,6 +8,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 from mxnet import autograd
+from networks import trained_looking
 
 import igcnet
 from igcnet.errors import UsageError
@@ -52,16 +53,7 @@ def images(count=2, size=224):
 
 
 def computing(name):
-    """A small network with parameters as after some training: no statistic is 0 or 1."""
-    mx.random.seed(3)
-    net = igcnet.get_model(name, **SMALL[name])
-    net.initialize()
-    for key, parameter in net.collect_params().items():
-        if key.endswith('_moving_var'):
-            parameter.set_data(mx.nd.random.uniform(0.5, 2, shape=parameter.shape))
-        elif key.endswith(('_moving_mean', '_beta', '_bias')):
-            parameter.set_data(mx.nd.random.normal(0, 0.1, shape=parameter.shape))
-    return net
+    return trained_looking(igcnet.get_model(name, **SMALL[name]))
 
 
 # Named configurations
