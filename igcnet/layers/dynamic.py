@@ -12,6 +12,8 @@ from mxnet.gluon import HybridBlock
 
 from igcnet.errors import UsageError
 from igcnet.layers.basic import Activation, BatchNorm, Conv2D, Dense, Flatten, Pool2D
+from igcnet.layers.head_products import OPERATOR
+from igcnet.layers.lowering import value_of
 from igcnet.layers.naming import ExactName
 
 # Between these shares of the training the number of inactive channels grows linearly.
@@ -116,6 +118,9 @@ class DynamicGroupConv(HybridBlock):
         The number of inactive channels per head, (1,) float32, without a gradient, 0 at first;
         saved with the weights. `set_inactive` and `set_progress` change it in place, also in a
         hybridised network.
+    lowering : str
+        'stock' or 'blocked', see `igcnet.layers.lowering`. The latter has no nodes for the mask
+        and the gated saliencies.
 
     Raises
     ------
@@ -135,6 +140,9 @@ class DynamicGroupConv(HybridBlock):
                              % (name, gate_factor))
         hidden = hidden_units(name, in_channels, squeeze_rate)
         self.in_channels, self.gate_factor = in_channels, gate_factor
+        self.lowering = 'stock'
+        self._window = dict(kernel=kernel_size, stride=strides, padding=padding,
+                            dilation=dilation)
         self.inactive_channels = self.params.get('inactive_channels', shape=(1,), init='zeros',
                                                  grad_req='null', differentiable=False)
         self.norm = BatchNorm(name + '_norm', in_channels)
@@ -181,6 +189,11 @@ class DynamicGroupConv(HybridBlock):
         x = self.relu(self.norm(x))
         pooled = self.flatten(self.avg_pool(x))
         saliency = F.stack(*[head(pooled) for head in self.heads], axis=1, name='saliency')
+        if self.lowering == 'blocked':
+            weight = F.concat(*[value_of(F, head.conv.weight, x) for head in self.heads], dim=0)
+            with ExactName(self.name):
+                return F.Custom(x, saliency, weight, inactive_channels, op_type=OPERATOR,
+                                **self._window)
         mask = self._mask(F, F.BlockGrad(saliency), inactive_channels)
         gated = F.elemwise_mul(saliency, mask, name='gated')
         one_map = F.slice_axis(F.slice_axis(x, axis=0, begin=0, end=1), axis=1, begin=0, end=1)

@@ -68,10 +68,12 @@ class DynamicNetwork(Network):
             Shares the parameters. Inputs: `data` (N, 3, H, W). Outputs: logits (N, classes) and
             lasso terms (N, layers), for each sample the mean saliency summed over the heads.
             The original adds 1e-5 times their sum over the layers to the cross-entropy, both
-            averaged over the batch. To be made anew after `reset_classifier` and `cast`.
+            averaged over the batch. To be made anew after `reset_classifier`, `cast` and
+            `set_lowering`.
         """
         data = mx.sym.var('data', dtype=self.output.weight.dtype)
-        logits = self(data)
+        # Not the plain graph that `Network.forward` gives: this one is for training.
+        logits = super(Network, self).forward(data)
         nodes = logits.get_internals()
         terms = [mx.sym.sum(mx.sym.mean(nodes[layer.name + '_saliency_output'], axis=2),
                             axis=1, keepdims=True) for layer in self.dynamic_layers]
