@@ -28,6 +28,7 @@ setup(
         'matplotlib',
         'pillow',
         'pyyaml',
+        'scipy',
         'tqdm',
     ],
     extras_require={

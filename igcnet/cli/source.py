@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from igcnet.cli.common import Parser, positive_int
 from igcnet.cli.network_options import add_network_options, network_from
@@ -24,23 +24,29 @@ class TrainedNetwork(NamedTuple):
         Class names by number.
     description : str
         For people.
+    network, settings
+        Name and overrides for `igcnet.get_model`; None if only its graph is known.
     """
 
     net: Any
     preprocessing: Any
     classes: Optional[List[str]]
     description: str
+    network: Optional[str] = None
+    settings: Optional[Dict[str, Any]] = None
 
 
 def add_source_options(parser: Parser) -> None:
     """Add the options that name a trained network and the devices to run it on."""
     add_network_options(parser, required=False)
     group = parser.add_argument_group(
-        'trained network', 'a checkpoint of ours: --params RUN, CHECKPOINT or FILE; one in the '
-        "original's layout, or an exported network: --symbol FILE --params FILE")
+        'trained network', 'a checkpoint of ours: --params RUN, CHECKPOINT or FILE; one of a '
+        "PyTorch original: --network NAME --params FILE; one in the MXNet original's layout, or an "
+        'exported network: --symbol FILE --params FILE')
     group.add_argument('--params', metavar='PATH', required=True,
-                       help='parameter file, checkpoint folder, or folder of a run (its newest '
-                            'checkpoint)')
+                       help='parameter file, checkpoint folder, folder of a run (its newest '
+                            "checkpoint), or checkpoint of a PyTorch original; that one's code is "
+                            'not executed')
     group.add_argument('--symbol', metavar='FILE',
                        help='symbol file of the graph, instead of --network')
     group.add_argument('--dataset', metavar='NAME',
@@ -94,8 +100,9 @@ def _from_symbol(args, contexts) -> TrainedNetwork:
 
 def _from_network(args, contexts) -> TrainedNetwork:
     from igcnet.convert import load_network
+    from igcnet.convert.torch_convert import family_of, load_torch
     from igcnet.deploy.export import preprocessing_from
-    from igcnet.registry import get_spec
+    from igcnet.registry import get_model, get_spec
     from igcnet.train.checkpoint import STATE, WEIGHTS, read_state
     path = checkpoint_folder(Path(args.params))
     if path is None:
@@ -104,8 +111,12 @@ def _from_network(args, contexts) -> TrainedNetwork:
                              'named too: --network NAME with its settings, or --symbol FILE'
                              % args.params)
         spec, settings = network_from(args)
-        net = load_network(params=args.params, network=spec.name, ctx=contexts, **settings)
-        return TrainedNetwork(net, spec.preprocessing, None, spec.name)
+        if _is_torch_file(args.params):
+            net = get_model(spec.name, **settings)
+            load_torch(net, family_of(spec), args.params, ctx=contexts)
+        else:
+            net = load_network(params=args.params, network=spec.name, ctx=contexts, **settings)
+        return TrainedNetwork(net, spec.preprocessing, None, spec.name, spec.name, settings)
     state = read_state(path)
     name, settings = state.network, dict(state.settings)
     if args.network:
@@ -120,7 +131,19 @@ def _from_network(args, contexts) -> TrainedNetwork:
     get_spec(name)
     net = load_network(params=str(path / WEIGHTS), network=name, ctx=contexts, **settings)
     return TrainedNetwork(net, preprocessing_from(state.preprocessing, str(path / STATE)),
-                          _names(state.classes), '%s, checkpoint %s' % (name, path))
+                          _names(state.classes), '%s, checkpoint %s' % (name, path), name,
+                          settings)
+
+
+def _is_torch_file(path: str) -> bool:
+    """Whether a file begins as the archives or pickles of PyTorch do."""
+    from igcnet.convert.torch_file import ZIP_START
+    try:
+        with open(path, 'rb') as file:
+            start = file.read(4)
+    except OSError:
+        return False  # the reader of parameter files says what is wrong
+    return start == ZIP_START or start[:1] == b'\x80'
 
 
 def checkpoint_folder(path: Path) -> Optional[Path]:

@@ -1,5 +1,6 @@
 """Taking a trained network out of training."""
 
 from igcnet.deploy.export import export, read_manifest
+from igcnet.deploy.image_network import ImageNetwork
 
-__all__ = ['export', 'read_manifest']
+__all__ = ['ImageNetwork', 'export', 'read_manifest']

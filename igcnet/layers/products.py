@@ -1,19 +1,25 @@
 """Matrix products by SciPy's BLAS.
 
 SciPy brings a newer OpenBLAS than NumPy 1.23 does: for the narrow matrices of one head and one
-image it is up to four times as fast on processors with AVX-512, and it can add to its result.
+image it is up to four times as fast on processors with AVX-512.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
-from scipy.linalg.blas import dgemm, sgemm
-
-_GEMM = {np.dtype(np.float32): sgemm, np.dtype(np.float64): dgemm}
 
 
-def multiply(left: np.ndarray, right: np.ndarray, out: np.ndarray, add: bool = False) -> None:
-    """``out = left @ right``, or with `add` ``out += left @ right``.
+@lru_cache(maxsize=None)
+def _routine(kind: np.dtype):
+    # Imported late: it takes a while, and few networks need it.
+    from scipy.linalg.blas import dgemm, sgemm
+    return {np.dtype(np.float32): sgemm, np.dtype(np.float64): dgemm}[kind]
+
+
+def multiply(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
+    """``out = left @ right``.
 
     Parameters
     ----------
@@ -25,8 +31,8 @@ def multiply(left: np.ndarray, right: np.ndarray, out: np.ndarray, add: bool = F
     # BLAS thinks in columns, so it computes the transpose: out.T = right.T @ left.T.
     first, second = right.T, left.T
     turn_first, turn_second = not first.flags.f_contiguous, not second.flags.f_contiguous
-    _GEMM[out.dtype](1.0, right if turn_first else first, left if turn_second else second,
-                     float(add), out.T, turn_first, turn_second, 1)
+    _routine(out.dtype)(1.0, right if turn_first else first, left if turn_second else second,
+                        0.0, out.T, turn_first, turn_second, 1)
 
 
 def multiply_each(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
