@@ -16,6 +16,7 @@ from igcnet.data.transforms import check_choice, check_colour, check_size
 from igcnet.errors import DataError, UsageError
 
 BORDERS = ('fill', 'reflect')
+FEW = 8  # images that are quicker mirrored one by one, where they are
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,10 @@ class CropMirror:
         windows = _windows(np.ascontiguousarray(images), size, size)
         crops = windows[np.arange(len(images)), top, left].view(np.uint8).reshape(-1, size, size, 3)
         turned = np.flatnonzero(randoms[:, self.MIRROR] < 0.5)
-        if len(turned):
+        if len(turned) < FEW:
+            for place in turned:
+                cv2.flip(crops[place], 1, crops[place])
+        else:
             # On top of each other they are one image, which one call mirrors.
             tower = crops[turned].reshape(-1, size, 3)
             crops[turned] = cv2.flip(tower, 1).reshape(-1, size, size, 3)

@@ -163,10 +163,12 @@ class Normalisation:
         for plane, mean, scale, channel in zip(planes, self._mean, self._scale,
                                                out.transpose(1, 0, 2, 3)):
             # In one piece of memory: numpy is slower on a channel of many images.
-            values = plane.reshape(count, height, width).astype(np.float32)
+            values = channel if count == 1 else np.empty(channel.shape, np.float32)
+            values[...] = plane.reshape(count, height, width)
             values -= mean
             values *= scale
-            channel[...] = values
+            if count > 1:
+                channel[...] = values
 
 
 def check_aspect(height: int, width: int) -> None:
