@@ -9,6 +9,7 @@ import numpy as np
 
 from igcnet.data.background import in_background
 from igcnet.data.images import decode_image
+from igcnet.data.memory import keep_freed_memory
 from igcnet.data.sources import Place
 from igcnet.data.transforms import Normalisation, check_choice
 from igcnet.errors import DataError, UsageError
@@ -47,6 +48,7 @@ class Loader:
 
     def __init__(self, source, transform, normalisation: Normalisation, on_bad: str = 'error'):
         check_choice('on_bad', on_bad, ON_BAD)
+        keep_freed_memory()
         self.source = source
         self.transform = transform
         self.normalisation = normalisation

@@ -7,8 +7,6 @@ told apart by image.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import multiprocessing
 import os
 import re
@@ -21,13 +19,12 @@ from typing import Any, Callable, Deque, Iterator, NamedTuple, Optional, Sequenc
 
 import cv2
 
+from igcnet.data.memory import keep_freed_memory
 from igcnet.data.processes import interrupt_later, process_context
 from igcnet.errors import DataError
 
 _CHUNK_BYTES = 1 << 22
 _MAX_CHUNK = 512
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
-_KEPT_BYTES = 1 << 25  # the largest that it takes
 
 # libjpeg decodes damaged data to the end and only says so. A few odd bytes before a marker are
 # what some encoders leave; more of them mean that the decoder lost its way.
@@ -123,21 +120,10 @@ _messages: Any = None
 def _start_worker() -> None:
     global _messages
     cv2.setNumThreads(1)
-    _keep_freed_memory()
+    keep_freed_memory()
     _messages = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
     os.dup2(_messages.fileno(), 2)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library keep the memory of one image for the next.
-
-    To give it back and to get it anew takes 7 % of the time of a photograph.
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # not everywhere
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        library.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
 
 
 def _leave_with_parent() -> None:
