@@ -1,6 +1,8 @@
 """Writers killed or interrupted at any moment leave nothing half-written and nothing in the way."""
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -132,3 +134,14 @@ def test_killed_before_every_call(tmp_path, before):
     assert len(folders) > 30
     for folder in folders:
         check(folder, before if folder.name != '0' else '')
+
+
+def test_where_there_are_no_locks_nobodys_files_are_removed(tmp_path, monkeypatch):
+    def no_locks(*arguments):
+        raise OSError(errno.ENOLCK, 'no locks')
+
+    monkeypatch.setattr(fcntl, 'flock', no_locks)
+    (tmp_path / '.x.rec.abcdefgh').write_bytes(b'perhaps of a writer at work')
+    write(tmp_path, 'new')
+    assert versions(tmp_path) == {'new'}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['.x.rec.abcdefgh', *FILES]

@@ -108,16 +108,14 @@ class RecordWriter:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
     """Keep other writers from beginning in `folder`; False where the file system has no locks."""
-    handle = os.open(str(folder), os.O_RDONLY)
-    try:
-        try:
+    with contextlib.ExitStack() as stack:
+        locked = False
+        with contextlib.suppress(OSError):
+            handle = os.open(str(folder), os.O_RDONLY)
+            stack.callback(os.close, handle)
             fcntl.flock(handle, fcntl.LOCK_EX)
             locked = True
-        except OSError:
-            locked = False
         yield locked
-    finally:
-        os.close(handle)
 
 
 def _remove_leftovers(paths: RecordPaths) -> None:
