@@ -33,9 +33,9 @@ class Original:
         assert all(key.startswith(prefix) for key in entries)
         return {key[len(prefix):]: value for key, value in entries.items()}
 
-    def net(self, hybrid=None):
+    def net(self, hybrid=None, **settings):
         """Our network with the original's parameters."""
-        net = igcnet.get_model(self.name, **self.settings)
+        net = igcnet.get_model(self.name, **{**self.settings, **settings})
         net.initialize()
         names, stored = slimmable.torch_names(net), self.state_dict()
         for path, parameter in net._collect_params_with_prefix().items():

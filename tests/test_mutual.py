@@ -3,7 +3,7 @@
 import mxnet as mx
 import numpy as np
 import pytest
-from slimmable_cases import WRN, count_traces, gradients, small, values
+from slimmable_cases import WRN, count_traces, gradients, small
 from slimmable_originals import (
     STEPS,
     Original,

@@ -6,9 +6,8 @@ statistics of each pair, ``<prefix>-statistics/<width>-<resolution>.params``.
 
 The rule, after the README of taoyang1122/MutualNet, which selects by hand: for a budget take the
 pair with the highest top-1 accuracy among those that cost no more; of equally accurate ones the
-one with fewer multiply-adds, then the faster. The pairs that some budget in multiply-adds selects
-are the *frontier* of multiply-adds, along which cost and accuracy both rise; the frontier of
-milliseconds likewise.
+one that costs least. The pairs that some budget in multiply-adds selects are the *frontier* of
+multiply-adds, along which cost and accuracy both rise; the frontier of milliseconds likewise.
 """
 
 from __future__ import annotations
@@ -128,7 +127,10 @@ class QueryTable:
                 ' and '.join('%g %s' % (value, kind) for kind, value in given.items()),
                 ' and '.join('%g %s' % (min(getattr(pair, kind) for pair in self.pairs), kind)
                              for kind in given) if self.pairs else 'nothing: there are none'))
-        return max(affordable, key=_merit)
+        # Of equals the one that spends least of what is scarce.
+        kinds = list(dict.fromkeys([*given, *COSTS]))
+        return max(affordable, key=lambda pair: (pair.top1, *(-getattr(pair, kind)
+                                                              for kind in kinds)))
 
     def frontier(self, cost: str) -> List[Pair]:
         """The pairs that budgets in `cost` select, the cheapest first."""
@@ -141,10 +143,6 @@ class QueryTable:
         return {'format': FORMAT, 'version': VERSION, **asdict(self),
                 'frontiers': {cost: [pair.name for pair in self.frontier(cost)]
                               for cost in COSTS}}
-
-
-def _merit(pair: Pair):
-    return pair.top1, -pair.macs, -pair.milliseconds
 
 
 def weights_checksum(net) -> str:
