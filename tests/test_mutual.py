@@ -218,6 +218,17 @@ def test_listed_widths_are_calibrated_and_evaluated(tmp_path):
                 np.testing.assert_allclose(value.asnumpy(), expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize('settings, message', [
+    (dict(width_mult_list=(0.9,)), 'the widest width, 1, is validated'),
+    (dict(width_mult_range=(0.05, 0.4), width_mult_list=(0.05, 0.4)),
+     'width 0.071: .* would have 9 channels, but only 8')])
+def test_widths_that_cannot_work_are_refused_at_the_start(settings, message):
+    net = igcnet.get_model(WRN, depth=10, widen_factor=1, **settings)
+    net.initialize()
+    with pytest.raises(UsageError, match=message):
+        find_method('mutual')(net, RECIPE, 1, 3)
+
+
 @pytest.mark.parametrize('net, changes, message', [
     ('igc', {}, 'needs a slimmable network'),
     (WRN, dict(label_smoothing=0.1), 'neither label_smoothing nor mixup_alpha'),

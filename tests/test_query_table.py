@@ -177,6 +177,15 @@ def test_impossible_pairs_stop_before_anything_is_measured(world, tmp_path):
     assert len(world[5]) == seen and not (tmp_path / 'table.json').exists()
 
 
+def test_logits_that_are_not_finite(world, tmp_path):
+    _, net, batches, _, run, _ = world
+    bias = net.output.bias.data().copy()
+    net.output.bias.set_data(bias * float('nan'))
+    with pytest.raises(CheckpointError, match='width 1 at resolution 32: the logits are not fin'):
+        run(tmp_path / 'table', PAIRS[:1])
+    net.output.bias.set_data(bias)
+
+
 def test_plot(world, tmp_path):
     table = read_table(world[0] / 'table.json')
     assert plot_frontier(table, tmp_path / 'x.png').read_bytes().startswith(b'\x89PNG')
@@ -279,7 +288,8 @@ def test_damaged_tables_are_one_line(world, tmp_path, change, message):
     (dict(width=0.3), 'width 0.3: this network takes widths from 0.5 to 1'),
     (dict(resolution=2), 'resolution 2: .*empty'), (dict(width=float('nan')), 'not a query table'),
     (dict(macs=1.5), 'not a query table'), (dict(top1=True), 'not a query table'),
-    (dict(milliseconds=-1.0), 'not a query table')])
+    (dict(milliseconds=-1.0), 'not a query table'), (dict(macs=10 ** 400), 'not a query table'),
+    (dict(resolution=10 ** 6), 'take at most 4096')])
 def test_damaged_pairs_are_one_line(world, tmp_path, change, message):
     folder = world[0]
     values = json.loads((folder / 'table.json').read_text())

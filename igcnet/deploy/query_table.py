@@ -239,7 +239,7 @@ def read_table(path: PathLike) -> QueryTable:
             raise ValueError
         if len({pair.name for pair in table.pairs}) != len(table.pairs):
             raise ValueError
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         raise CheckpointError('%s: not a query table of version %d: its fields are missing or of '
                               'the wrong type' % (path, VERSION)) from None
     return table

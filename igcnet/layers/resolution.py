@@ -8,6 +8,9 @@ import mxnet as mx
 
 from igcnet.errors import UsageError
 
+# A number from a file must not make images of any size.
+LARGEST_RESOLUTION = 4096
+
 
 def at_resolution(x: mx.nd.NDArray, resolution: Optional[int]) -> mx.nd.NDArray:
     """`x` (N, C, H, W) resized to (N, C, resolution, resolution); None leaves it as it is.
@@ -30,8 +33,8 @@ def check_resolution(net, resolution: int) -> None:
     Raises
     ------
     UsageError
-        Less than one pixel would be left of the last feature map, or the network works for
-        images of one size only.
+        Less than one pixel would be left of the last feature map, the network works for images
+        of one size only, or it is larger than anybody's images.
     """
     if net.fixed_input_size and resolution != net.input_size:
         raise UsageError('resolution %s: the network takes images of %dx%d only'
@@ -40,3 +43,5 @@ def check_resolution(net, resolution: int) -> None:
     if resolution < stride:
         raise UsageError('resolution %s: the network divides it by %d, so its last feature map '
                          'would be empty; take at least %d' % (resolution, stride, stride))
+    if resolution > LARGEST_RESOLUTION:
+        raise UsageError('resolution %d: take at most %d' % (resolution, LARGEST_RESOLUTION))

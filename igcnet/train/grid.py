@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from dataclasses import asdict, is_dataclass, replace
@@ -130,6 +131,8 @@ def measure(net: SlimmableNetwork, blank: SlimmableNetwork, table: QueryTable, p
     UsageError
         A width outside the range, or a resolution that leaves nothing of the image; before
         anything is measured.
+    CheckpointError
+        The network gives no numbers.
     """
     counted = [(width, resolution, *counts(blank, width, resolution))
                for width, resolution in pairs]
@@ -140,6 +143,10 @@ def measure(net: SlimmableNetwork, blank: SlimmableNetwork, table: QueryTable, p
         if not scores.count:
             raise UsageError('evaluation: there is not one image')
         means = scores.means()
+        if not math.isfinite(means['loss']):
+            raise CheckpointError('width %g at resolution %d: the logits are not finite; the '
+                                  'weights or the images to calibrate with are broken'
+                                  % (width, resolution))
         pair = Pair(width, resolution, macs, parameters,
                     median_milliseconds(net, width, resolution, table.preprocessing.input_size,
                                         contexts[0], latency),

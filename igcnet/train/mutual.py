@@ -30,6 +30,8 @@ STREAM = 3
 # MobileNet v1 has 187 different sub-networks in the published range. A graph without memory of
 # its own is small.
 MOST_GRAPHS = 256
+# Rounding can give a layer of very few channels more at a width between than at the widest.
+CHECKED_WIDTHS = 200
 
 
 class SubNetwork(NamedTuple):
@@ -93,8 +95,14 @@ class Mutual(Method):
             raise UsageError('method_settings: resolutions: there must be at least one')
         for resolution in self.resolutions_drawn:
             check_resolution(net, resolution)
+        low, high = net.width_range
+        if not net.has_statistics(high):
+            raise UsageError('method=mutual: the widest width, %g, is validated; list it in '
+                             'width_mult_list' % high)
+        for number in range(CHECKED_WIDTHS):  # now rather than when such a width is drawn
+            net.channel_counts(low + (high - low) * number / CHECKED_WIDTHS)
         net.graphs.limit = max(net.graphs.limit, MOST_GRAPHS)
-        net.set_width(net.width_range[1])
+        net.set_width(high)
         for parameter in net.collect_params().values():
             if parameter.grad_req != 'null':
                 parameter.grad_req = 'add'
