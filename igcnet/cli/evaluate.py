@@ -85,7 +85,8 @@ def _main(argv: Optional[List[str]]) -> int:
                              int(best[row]), '%.6f' % probabilities[row, best[row]]))
         progress.advance(len(logits))
 
-    with progress, explain_sizes('--resolution %s' % args.resolution, found):
+    size = '--resolution %d' % args.resolution if args.resolution else args.data
+    with progress, explain_sizes(size, found):
         scores = evaluate(found.net, reader, devices, collect, args.resolution)
     means = scores.means()
     print('%s on %s' % (found.description, args.data))
