@@ -65,9 +65,11 @@ def make_trainer(net, recipe: Recipe, schedule, kv_store: str) -> gluon.Trainer:
     Every device updates its own copy of the weights with the summed gradients, so that the
     optimiser's state can be saved whatever the store.
     """
-    if recipe.decay == 'weights':
+    if recipe.decay != 'all':
         for name, parameter in net.collect_params().items():
-            parameter.wd_mult = 1.0 if name.endswith('_weight') else 0.0
+            depthwise = len(parameter.shape) == 4 and parameter.shape[1] == 1
+            parameter.wd_mult = float(name.endswith('_weight') and not (
+                depthwise and recipe.decay == 'weights-not-depthwise'))
     rule = optimizer.Nesterov(momentum=recipe.momentum, learning_rate=recipe.lr, wd=recipe.wd,
                               lr_scheduler=schedule)
     # Without the BN statistics: the trainer would copy the first device's to all others.
@@ -200,12 +202,8 @@ class Loop:
                                    'images_per_second': meter.images / max(seconds, 1e-9)}
         numbers.update(('train_' + k, v) for k, v in self.epoch_scores.means().items())
         if self.validation is not None:
-            scores = evaluate(self.net, self.validation, self.contexts)
-            numbers.update(('val_' + k, v) for k, v in scores.means().items())
-            numbers['val_count'] = scores.count
-            for name, key in (('cross-entropy', 'loss'), ('accuracy', 'top1'),
-                              ('top_k_accuracy_5', 'top5')):
-                log.line('Epoch[%d] Validation-%s=%f' % (epoch, name, scores.means()[key]))
+            for name in self.method.evaluations(self.reader, epoch):
+                numbers.update(self._validate(epoch, name))
         log.metrics('epoch', position.update, **numbers)
         position.epoch, position.step = epoch + 1, 0
         self.epoch_scores = Scores()
@@ -217,6 +215,15 @@ class Loop:
         if self.on_epoch is not None:
             self.on_epoch(self.state)
         return numbers
+
+    def _validate(self, epoch: int, name: str) -> Dict[str, float]:
+        scores = evaluate(self.net, self.validation, self.contexts)
+        means = scores.means()
+        for text, key in (('cross-entropy', 'loss'), ('accuracy', 'top1'),
+                          ('top_k_accuracy_5', 'top5')):
+            self.log.line('Epoch[%d] Validation-%s%s=%f' % (epoch, name, text, means[key]))
+        return {**{'val_%s%s' % (name, key): value for key, value in means.items()},
+                'val_%scount' % name: scores.count}
 
     def _save(self):
         self.state.scores = list(self.epoch_scores)
