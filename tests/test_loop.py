@@ -67,7 +67,7 @@ def make_loop(folder, batches, recipe=RECIPE, contexts=None, resume=None, before
     state = checkpoint.State(checkpoint.Position(), 5, 'resnet_igc', {}, None, {})
     if resume is not None:
         state = checkpoint.restore(resume, net, contexts, trainer)
-    log = RunLog(folder, state.metrics_bytes)
+    log = RunLog(folder, state.history)
     return Loop(net, contexts, trainer, recipe, reader, validation, state, log, log_iters=2,
                 **settings)
 
@@ -98,7 +98,8 @@ def test_two_steps_of_the_original(shared_fixtures, tmp_path):
     loop = Loop(net, [mx.cpu()], trainer, recipe, FakeReader([]), None, state, RunLog(tmp_path))
 
     for step, checked in ((0, 'after_step_1'), (1, 'after_step_2')):
-        outcome, _ = loop._step(Place(0, step), arrays['x'], arrays['label'].astype(np.float32))
+        outcome = loop._step(Place(0, step), arrays['x'],
+                             arrays['label'].astype(np.float32)).outcome
         loss = outcome.losses[0].asnumpy().mean()
         assert loss == pytest.approx(arrays['loss'][step], abs=tolerance[
             'prob_0_and_loss_0' if step == 0 else 'loss_before_step_2'])

@@ -49,3 +49,14 @@ class WarmupCosine(mx.lr_scheduler.LRScheduler):
 
     def __call__(self, num_update):
         return self._sequence(num_update - 1)
+
+
+class Scaled(mx.lr_scheduler.LRScheduler):
+    """Another schedule times `factor`."""
+
+    def __init__(self, schedule: mx.lr_scheduler.LRScheduler, factor: float):
+        super().__init__(schedule.base_lr * factor)
+        self.schedule, self.factor = schedule, factor
+
+    def __call__(self, num_update):
+        return self.factor * self.schedule(num_update)
