@@ -63,6 +63,8 @@ def locked(folder: Path) -> Iterator[None]:
             file.seek(0)
             raise TrainingError('%s: process %s is training this run; wait for its end, or end it '
                                 'before you resume' % (folder, file.read(20).strip())) from None
+        except OSError:  # some network file systems have no locks
+            pass
         file.truncate(0)
         file.write('%d\n' % os.getpid())
         file.flush()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, List, Optional
@@ -87,12 +88,17 @@ class RunLog:
 
     def open_tensorboard(self, update: int) -> None:
         """Write TensorBoard events from now on, if tensorboardX is installed."""
+        # tensorboardX would import torch for nothing, which takes longer than all of MXNet.
+        hidden = sys.modules.setdefault('torch', None) is None
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
             self.line('no TensorBoard events: tensorboardX is not installed '
                       "(pip install '.[tensorboard]')")
             return
+        finally:
+            if hidden:
+                del sys.modules['torch']
         self._board = SummaryWriter(str(self.folder), purge_step=update or None)
 
     def close(self) -> None:
