@@ -49,7 +49,7 @@ def make_loop(folder, net, recipe=RECIPE, reader=None, contexts=None, resume=Non
     if resume is not None:
         state = checkpoint.restore(resume, net, contexts, trainer)
     return Loop(net, contexts, trainer, recipe, reader or FakeReader(), settings.pop(
-        'validation', None), state, RunLog(folder, state.metrics_bytes), log_iters=2, **settings)
+        'validation', None), state, RunLog(folder, state.history), log_iters=2, **settings)
 
 
 @pytest.mark.parametrize('case', STEPS)

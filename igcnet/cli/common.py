@@ -89,6 +89,17 @@ def positive_int(text: str) -> int:
     return value
 
 
+def positive_float(text: str) -> float:
+    """An argparse type: a finite number greater than 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError('%r is not a number greater than 0' % text)
+    return value
+
+
 def numbers(text: str) -> Tuple[float, ...]:
     """An argparse type: numbers with commas between them."""
     try:

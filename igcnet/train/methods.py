@@ -104,6 +104,13 @@ class Method:
         """
         yield ''
 
+    def arrays(self) -> Dict[str, np.ndarray]:
+        """What the method has learned or counted beside the network, for a checkpoint."""
+        return {}
+
+    def set_arrays(self, arrays: Dict[str, np.ndarray]) -> None:
+        """Take up again what `arrays` gave."""
+
 
 class Plain(Method):
     """Cross-entropy of the whole network, with the recipe's smoothing and mixing."""

@@ -67,3 +67,14 @@ class MutualNetCosine(mx.lr_scheduler.LRScheduler):
     def __call__(self, num_update):
         done = min(max(0, num_update - 2), self.total)
         return self.base_lr / 2 * (1 + math.cos(math.pi * done / self.total))
+
+
+class Scaled(mx.lr_scheduler.LRScheduler):
+    """Another schedule times `factor`."""
+
+    def __init__(self, schedule: mx.lr_scheduler.LRScheduler, factor: float):
+        super().__init__(schedule.base_lr * factor)
+        self.schedule, self.factor = schedule, factor
+
+    def __call__(self, num_update):
+        return self.factor * self.schedule(num_update)
