@@ -55,8 +55,12 @@ def build_parser() -> Parser:
 
     recipe = parser.add_argument_group('recipe', 'every value of the recipe can be overridden')
     recipe.add_argument('--recipe', metavar='NAME|FILE',
-                        help="igc-cifar, igc-svhn, igc-imagenet (the original's), modern, or a "
-                             "YAML file (default: the original's for the data set)")
+                        help="name of a recipe of the package, such as igc-cifar, "
+                             'menet-sgd-120-nesterov or modern (docs/training.md has them all), '
+                             "or a YAML file (default: the IGC original's for the data set)")
+    recipe.add_argument('--set', nargs='+', action='extend', metavar='KEY=VALUE', dest='pairs',
+                        help='any values of the recipe: optimizer=sgd wd=4e-5 lr_steps=30,60 '
+                             'method_settings.NAME=VALUE')
     recipe.add_argument('--num-epochs', type=positive_int, metavar='N')
     recipe.add_argument('--batch-size', type=positive_int, metavar='N',
                         help='total over all devices')
@@ -175,6 +179,7 @@ def _changed(settings, given: Dict[str, Any]):
     if network != settings.network:
         raise UsageError('--network %s: the run in the folder trains %s'
                          % (network, settings.network))
+    values.update(_overrides(settings.recipe, values))
     _, values['network_settings'] = network_from(argparse.Namespace(
         network=network, network_settings=values.get('network_settings', {})))
     if values.get('kv_store', 'device') not in KV_STORES:
@@ -189,6 +194,17 @@ def _changed(settings, given: Dict[str, Any]):
     known = {f.name for f in fields(RunSettings)} | {f.name for f in fields(Recipe)}
     assert set(values) <= known, set(values) - known
     return settings.changed(**values)
+
+
+def _overrides(recipe, given: Dict[str, Any]) -> Dict[str, Any]:
+    """The values of ``--set``, which is taken out of `given`."""
+    from igcnet.train.recipes import overrides
+    values = overrides(recipe, given.pop('pairs', ()), '--set')
+    twice = sorted(set(values) & set(given))
+    if twice:
+        raise UsageError('--set %s: --%s says it already'
+                         % (twice[0], twice[0].replace('_', '-')))
+    return values
 
 
 def _program() -> str:

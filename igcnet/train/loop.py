@@ -12,10 +12,12 @@ from mxnet import gluon
 
 from igcnet.data.reader import EvalBatch
 from igcnet.errors import TrainingError
-from igcnet.train import checkpoint, optimizer
+from igcnet.train import checkpoint
 from igcnet.train.evaluate import evaluate
 from igcnet.train.methods import Outcome, Place, find_method
 from igcnet.train.metrics import Scores, score
+from igcnet.train.optimizer import make_optimizer
+from igcnet.train.parameter_groups import learned, set_multipliers
 from igcnet.train.recipes import Recipe
 from igcnet.train.runlog import RunLog
 
@@ -60,19 +62,15 @@ class StopRequest:
 
 
 def make_trainer(net, recipe: Recipe, schedule, kv_store: str) -> gluon.Trainer:
-    """The ``gluon.Trainer`` of a recipe, with its decay rule; `kv_store` is 'device' or 'local'.
+    """The ``gluon.Trainer`` of a recipe, with its multipliers; `kv_store`: 'device' or 'local'.
 
     Every device updates its own copy of the weights with the summed gradients, so that the
     optimiser's state can be saved whatever the store.
     """
-    if recipe.decay == 'weights':
-        for name, parameter in net.collect_params().items():
-            parameter.wd_mult = 1.0 if name.endswith('_weight') else 0.0
-    rule = optimizer.Nesterov(momentum=recipe.momentum, learning_rate=recipe.lr, wd=recipe.wd,
-                              lr_scheduler=schedule)
+    set_multipliers(net, recipe)
     # Without the BN statistics: the trainer would copy the first device's to all others.
-    learned = [p for p in net.collect_params().values() if p.grad_req != 'null']
-    return gluon.Trainer(learned, rule, kvstore=kv_store, update_on_kvstore=False)
+    return gluon.Trainer(learned(net), make_optimizer(recipe, schedule), kvstore=kv_store,
+                         update_on_kvstore=False)
 
 
 class Loop:

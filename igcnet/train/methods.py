@@ -15,6 +15,7 @@ from mxnet import autograd, gluon
 from mxnet.gluon.utils import split_and_load
 
 from igcnet.errors import UsageError
+from igcnet.train.recipe_values import check_settings
 from igcnet.train.recipes import Recipe
 from igcnet.train.targets import soft_targets, soften
 
@@ -135,14 +136,8 @@ def method_settings(recipe: Recipe) -> Dict[str, Any]:
     UsageError
         Unknown method or setting, or a value of another type than the default's.
     """
-    known = find_method(recipe.method).SETTINGS
-    for key, value in recipe.method_settings.items():
-        if key not in known:
-            raise UsageError('method_settings: method %s has no setting %r; it has %s' % (
-                recipe.method, key, ', '.join(known) or 'none'))
-        if not _same_kind(value, known[key]):
-            raise UsageError('method_settings: %s=%r: must be like %r' % (key, value, known[key]))
-    return {**known, **recipe.method_settings}
+    return check_settings('method_settings', 'method ' + recipe.method,
+                          find_method(recipe.method).SETTINGS, recipe.method_settings)
 
 
 def on_devices(contexts: Sequence[mx.Context], *arrays: np.ndarray) -> List[List[mx.nd.NDArray]]:
@@ -151,11 +146,3 @@ def on_devices(contexts: Sequence[mx.Context], *arrays: np.ndarray) -> List[List
     return [split_and_load(mx.nd.array(array, dtype=array.dtype), contexts, even_split=False)
             for array in arrays]
 
-
-def _same_kind(value: Any, default: Any) -> bool:
-    if isinstance(default, float):
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if isinstance(default, (list, tuple)):
-        return isinstance(value, (list, tuple)) and all(
-            isinstance(item, (int, float)) and not isinstance(item, bool) for item in value)
-    return type(value) is type(default)

@@ -22,6 +22,7 @@ from igcnet.data.records import RecordFile
 from igcnet.deploy import export
 from igcnet.errors import CheckpointError, UsageError
 from igcnet.files import explain_os_errors
+from igcnet.layers.init import find_initializer
 from igcnet.profiling import count_parameters
 from igcnet.progress import Progress
 from igcnet.registry import get_model
@@ -29,6 +30,7 @@ from igcnet.train import checkpoint
 from igcnet.train.devices import contexts as find_contexts
 from igcnet.train.loop import Loop, make_trainer
 from igcnet.train.methods import find_method, method_settings
+from igcnet.train.optimizer import find_rule
 from igcnet.train.runlog import RunLog, plot_curves
 from igcnet.train.settings import RunSettings
 
@@ -168,7 +170,10 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
         Stopped by a signal, after writing a checkpoint.
     """
     settings = with_seed(with_augmentation(settings))
-    method_settings(settings.recipe)  # a wrong one is better said now than behind the data
+    # What is wrong in the recipe is better said now than behind the data.
+    method_settings(settings.recipe)
+    find_rule(settings.recipe)
+    initializer = find_initializer(settings.recipe.init) if settings.recipe.init else None
     devices = find_contexts(settings.gpus, settings.cpus)
     data = open_data(settings)
     if 'classes' not in settings.network_settings:
@@ -186,7 +191,7 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
         raise UsageError('--network %s: needs %dx%d images, %s has %dx%d'
                          % (settings.network, net.input_size, net.input_size, data.facts.name,
                             data.facts.data_shape, data.facts.data_shape))
-    net.initialize(ctx=devices)
+    net.initialize(initializer, ctx=devices)
     if settings.load_model:
         load_parameters(net, settings.load_model, ctx=devices)
     net.set_lowering(settings.lowering)
@@ -278,9 +283,12 @@ def _announce(log: RunLog, settings: RunSettings, data: Data, classes: int, para
         ' '.join(map(str, devices)), settings.kv_store, recipe.batch_size,
         '%g' % (recipe.batch_size / len(devices))))
     log.line('recipe: %s' % ', '.join('%s=%s' % item for item in recipe.as_dict().items()))
-    if recipe.schedule == 'steps':
-        log.line('training strategy: lr=%f, step=%s' % (
-            recipe.lr, [int(epoch) for epoch in recipe.drop_epochs()]))
+    if recipe.lr_per:
+        log.line('learning rate: %g for %d images, so %g for a total batch of %d'
+                 % (recipe.lr, recipe.lr_per, recipe.rate, recipe.batch_size))
+    if recipe.schedule.startswith('steps'):
+        log.line('training strategy: lr=%f, step=[%s]' % (
+            recipe.rate, ', '.join('%g' % epoch for epoch in recipe.drop_epochs())))
     log.line('random seed: %d; %d steps an epoch' % (settings.rand_seed, steps_per_epoch))
 
 
