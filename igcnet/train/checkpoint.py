@@ -63,6 +63,7 @@ class State:
     preprocessing: Dict[str, Any]
     scores: List[float] = field(default_factory=list)
     metrics_bytes: int = 0
+    extra: Dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def save(folder: PathLike, net, trainer, state: State) -> Path:
@@ -93,8 +94,11 @@ def save(folder: PathLike, net, trainer, state: State) -> Path:
                 name: parameter_value(parameter)
                 for name, parameter in net._collect_params_with_prefix().items()})
             with open(temporary / ARRAYS, 'wb') as file:
-                np.savez(file, **_arrays(net, trainer))
-            write_json(temporary / STATE, asdict(state))
+                np.savez(file, **_arrays(net, trainer), **{
+                    'extra:' + key: array for key, array in state.extra.items()})
+            values = asdict(state)
+            del values['extra']
+            write_json(temporary / STATE, values)
             sync_file(temporary / ARRAYS)
             sync_folder(temporary)
             if final.exists():
@@ -118,12 +122,22 @@ def restore(path: PathLike, net, contexts, trainer) -> State:
     parameters = {p.name: (index, p) for index, p in enumerate(trainer._params)}
     for key, array in arrays.items():
         kind, _, rest = key.partition(':')
-        if kind == 'optimizer' and rest in parameters:
-            index, parameter = parameters[rest]
+        if kind == 'extra':
+            state.extra[rest] = array
+        elif kind == 'optimizer' and rest.partition(':')[2] in parameters:
+            number, _, name = rest.partition(':')
+            index, parameter = parameters[name]
             _check_shape(path, key, array, parameter.shape)
             for updater, context in zip(trainer._updaters, contexts):
-                updater.states[index] = mx.nd.array(array, ctx=context, dtype=array.dtype)
-                updater.states_synced[index] = True
+                if index not in updater.states:
+                    updater.states[index] = trainer._optimizer.create_state_multi_precision(
+                        index, parameter.data(context))
+                    updater.states_synced[index] = True
+                own = _flat(updater.states[index])
+                if not number.isdigit() or int(number) >= len(own):
+                    raise CheckpointError('%s: %s: this optimiser has no such array'
+                                          % (path / ARRAYS, key))
+                own[int(number)][:] = array
         elif kind == 'device':
             number, _, name = rest.partition(':')
             found = net.collect_params().get(name)
@@ -167,8 +181,9 @@ def checkpoints(folder: PathLike) -> List[Path]:
 
 def _arrays(net, trainer) -> Dict[str, np.ndarray]:
     arrays = {}
-    for index, array in trainer._updaters[0].states.items():
-        arrays['optimizer:' + trainer._params[index].name] = array.asnumpy()
+    for index, made in trainer._updaters[0].states.items():
+        for number, array in enumerate(_flat(made)):
+            arrays['optimizer:%d:%s' % (number, trainer._params[index].name)] = array.asnumpy()
     for name, parameter in net.collect_params().items():
         devices = parameter.list_data()
         if parameter.grad_req == 'null' and len(devices) > 1:
@@ -186,6 +201,11 @@ def _read_arrays(path: Path) -> Dict[str, np.ndarray]:
         raise CheckpointError('%s: cannot read the optimiser state (%s); take an earlier '
                               'checkpoint with --load-epoch'
                               % (path, str(problem).split('\n')[0])) from None
+
+
+def _flat(made: Any) -> List[mx.nd.NDArray]:
+    """The arrays of an optimiser's state for one parameter."""
+    return list(made) if isinstance(made, tuple) else [made]
 
 
 def _check_shape(path: Path, key: str, array: np.ndarray, shape) -> None:

@@ -13,7 +13,9 @@ from mxnet import gluon
 from igcnet.data.reader import EvalBatch
 from igcnet.errors import TrainingError
 from igcnet.train import checkpoint
+from igcnet.train.ema import WeightAverage
 from igcnet.train.evaluate import evaluate
+from igcnet.train.gradients import all_finite, batch_gradients, update
 from igcnet.train.methods import Outcome, Place, find_method
 from igcnet.train.metrics import Scores, score
 from igcnet.train.optimizer import make_optimizer
@@ -112,6 +114,9 @@ class Loop:
         self.checkpoint_epochs = checkpoint_epochs
         self.method = find_method(recipe.method)(net, recipe, state.seed,
                                                  train_reader.steps_per_epoch)
+        self.average = WeightAverage(net, recipe.ema_decay) if recipe.ema_decay else None
+        if self.average is not None and state.extra:
+            self.average.set_arrays(state.extra)
         self.epoch_scores = Scores(*state.scores) if state.scores else Scores()
 
     @property
@@ -175,19 +180,15 @@ class Loop:
     def _step(self, place: Place, images, labels) -> Pending:
         # Seeding each step makes dropout repeatable from any checkpoint.
         mx.random.seed(_mix(self.state.seed, *place))
-        outcome = self.method.gradients(place, images, labels, self.contexts)
-        finite = [self._finite_gradients(output.context) for output in outcome.outputs]
-        self.trainer.step(len(labels))
+        parameters = self.trainer._params
+        outcome = batch_gradients(self.method, place, images, labels, self.contexts, parameters,
+                                  self.recipe.accumulate)
+        finite = all_finite(parameters, list(dict.fromkeys(
+            output.context for output in outcome.outputs)))
+        update(self.trainer, len(labels), self.recipe.clip_norm)
+        if self.average is not None:
+            self.average.update()
         return outcome, finite
-
-    def _finite_gradients(self, context: mx.Context) -> mx.nd.NDArray:
-        """1 if every gradient on a device is finite, else 0, computed there without waiting.
-
-        The loss alone does not tell: MXNet's ReLU turns NaN into 0 on the CPU.
-        """
-        gradients = [p.grad(context) for p in self.net.collect_params().values()
-                     if p.grad_req != 'null']
-        return mx.nd.multi_all_finite(*gradients, num_arrays=len(gradients))
 
     def _finish_epoch(self, meter: _Meter, seconds: float) -> Dict[str, float]:
         position, log = self.state.position, self.log
@@ -198,12 +199,10 @@ class Loop:
                                    'images_per_second': meter.images / max(seconds, 1e-9)}
         numbers.update(('train_' + k, v) for k, v in self.epoch_scores.means().items())
         if self.validation is not None:
-            scores = evaluate(self.net, self.validation, self.contexts)
-            numbers.update(('val_' + k, v) for k, v in scores.means().items())
-            numbers['val_count'] = scores.count
-            for name, key in (('cross-entropy', 'loss'), ('accuracy', 'top1'),
-                              ('top_k_accuracy_5', 'top5')):
-                log.line('Epoch[%d] Validation-%s=%f' % (epoch, name, scores.means()[key]))
+            numbers.update(self._validate(epoch))
+            if self.average is not None:
+                with self.average.applied():
+                    numbers.update(self._validate(epoch, 'ema_'))
         log.metrics('epoch', position.update, **numbers)
         position.epoch, position.step = epoch + 1, 0
         self.epoch_scores = Scores()
@@ -216,8 +215,18 @@ class Loop:
             self.on_epoch(self.state)
         return numbers
 
+    def _validate(self, epoch: int, name: str = '') -> Dict[str, float]:
+        scores = evaluate(self.net, self.validation, self.contexts)
+        means = scores.means()
+        for text, key in (('cross-entropy', 'loss'), ('accuracy', 'top1'),
+                          ('top_k_accuracy_5', 'top5')):
+            self.log.line('Epoch[%d] Validation-%s%s=%f' % (epoch, name, text, means[key]))
+        return {**{'val_%s%s' % (name, key): value for key, value in means.items()},
+                'val_%scount' % name: scores.count}
+
     def _save(self):
         self.state.scores = list(self.epoch_scores)
+        self.state.extra = {} if self.average is None else self.average.arrays()
         self.state.metrics_bytes = self.log.metrics_bytes
         path = checkpoint.save(self.checkpoint_folder, self.net, self.trainer, self.state)
         self.log.line('Saved checkpoint to "%s"' % path)

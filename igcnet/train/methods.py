@@ -123,9 +123,15 @@ def find_method(name: str) -> Type[Method]:
     UsageError
         There is none; the message lists all.
     """
+    _load_methods()
     if name not in METHODS:
         raise UsageError('method=%s: must be one of %s' % (name, ', '.join(METHODS)))
     return METHODS[name]
+
+
+def _load_methods() -> None:
+    # These modules import this one to register themselves.
+    import igcnet.train.distillation  # noqa: F401
 
 
 def method_settings(recipe: Recipe) -> Dict[str, Any]:

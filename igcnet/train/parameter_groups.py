@@ -68,6 +68,8 @@ def freeze(net, patterns: Sequence[str]) -> List[str]:
     UsageError
         A pattern without a parameter, nothing is left to learn, or BN of a slimmable network.
     """
+    if not patterns:
+        return []
     frozen: Dict[str, Parameter] = {}
     for pattern in patterns:
         frozen.update(matching(net, pattern, '--freeze'))

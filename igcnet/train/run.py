@@ -25,12 +25,14 @@ from igcnet.files import explain_os_errors
 from igcnet.layers.init import find_initializer
 from igcnet.profiling import count_parameters
 from igcnet.progress import Progress
-from igcnet.registry import get_model
+from igcnet.registry import get_model, get_spec
 from igcnet.train import checkpoint
 from igcnet.train.devices import contexts as find_contexts
 from igcnet.train.loop import Loop, make_trainer
 from igcnet.train.methods import find_method, method_settings
 from igcnet.train.optimizer import find_rule
+from igcnet.train.parameter_groups import freeze
+from igcnet.train.pretrained import load_weights
 from igcnet.train.runlog import RunLog, plot_curves
 from igcnet.train.settings import RunSettings
 
@@ -179,9 +181,10 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
     if 'classes' not in settings.network_settings:
         settings = settings.changed(network_settings={'classes': data.facts.classes})
     recipe = settings.recipe
-    if recipe.batch_size < len(devices):
-        raise UsageError('--batch-size %d: too small for %d devices'
-                         % (recipe.batch_size, len(devices)))
+    if recipe.batch_size < len(devices) * recipe.accumulate:
+        raise UsageError('--batch-size %d: too small for %d devices%s' % (
+            recipe.batch_size, len(devices),
+            ' and %d parts' % recipe.accumulate if recipe.accumulate > 1 else ''))
 
     mx.random.seed(settings.rand_seed)
     net = get_model(settings.network, **settings.network_settings)
@@ -192,8 +195,12 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
                          % (settings.network, net.input_size, net.input_size, data.facts.name,
                             data.facts.data_shape, data.facts.data_shape))
     net.initialize(initializer, ctx=devices)
-    if settings.load_model:
-        load_parameters(net, settings.load_model, ctx=devices)
+    start = settings.load_model or settings.pretrained
+    if start and resume_from is None:
+        load_weights(net, get_spec(settings.network), start, devices,
+                     new_classifier=bool(settings.pretrained))
+    parameters = count_parameters(net)
+    frozen = freeze(net, settings.freeze)
     net.set_lowering(settings.lowering)
     net.hybridize(static_alloc=True, static_shape=True)
 
@@ -221,8 +228,10 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
     folder = folder or new_run_folder(settings)
     log = RunLog(folder, state.metrics_bytes)
     try:
-        parameters = count_parameters(net)
         _announce(log, settings, data, net.classes, parameters, devices, reader.steps_per_epoch)
+        if frozen:
+            log.line('frozen: %d of %d parameter arrays; %d parameters learn' % (
+                len(frozen), len(net.collect_params().keys()), count_parameters(net)))
         settings.write(folder, igcnet=igcnet.__version__, mxnet=mx.__version__,
                        parameters=parameters)
         log.open_tensorboard(state.position.update)
@@ -241,12 +250,22 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
                     settings.checkpoint_epochs or max(1, recipe.num_epochs // 8))
         numbers = loop.run(_progress(log, reader, recipe))
         prefix = folder / settings.run_name
-        export(net, prefix, preprocessing, settings.network, dict(settings.network_settings),
-               data.train.classes, {k: v for k, v in numbers.items() if k.startswith('val_')})
-        log.line('Exported "%s-symbol.json"' % prefix)
+        average = loop.average
+        with contextlib.nullcontext() if average is None else average.applied():
+            export(net, prefix, preprocessing, settings.network, dict(settings.network_settings),
+                   data.train.classes, _figures(numbers))
+        log.line('Exported "%s-symbol.json"%s' % (
+            prefix, '' if average is None else ', the averaged weights'))
         return numbers
     finally:
         log.close()
+
+
+def _figures(numbers: Dict[str, float]) -> Dict[str, float]:
+    """The validation of what is exported: of the averaged weights, if there are any."""
+    start = 'val_ema_' if any(key.startswith('val_ema_') for key in numbers) else 'val_'
+    return {'val_' + key[len(start):]: value for key, value in numbers.items()
+            if key.startswith(start)}
 
 
 def original_prefix(settings: RunSettings) -> str:
