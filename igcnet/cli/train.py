@@ -109,6 +109,9 @@ def build_parser() -> Parser:
                         help="how grouped convolutions and shuffles are computed: 'blocked' is the "
                              'same function in whole vector blocks, faster on a CPU when groups '
                              'are narrow (default: stock)')
+    device.add_argument('--precision', choices=('float32', 'bfloat16', 'float16'),
+                        help='bfloat16 on the CPU or float16 on GPUs, by MXNet\'s AMP; weights '
+                             'stay float32 (default: float32)')
     device.add_argument('--threads', type=positive_int, metavar='N',
                         help='threads of the CPU kernels (default: OMP_NUM_THREADS, or all '
                              'physical cores)')

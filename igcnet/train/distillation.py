@@ -26,6 +26,7 @@ class Distillation(Method):
     ``gluoncv.loss.DistillationSoftmaxCrossEntropyLoss``.
     """
 
+    SCALES_LOSS = True
     SETTINGS = {'teacher': '', 'teacher_params': '', 'teacher_settings': {}, 'temperature': 4.0,
                 'hard_weight': 0.5}
 
@@ -74,7 +75,7 @@ class Distillation(Method):
         with autograd.record():
             outputs = [self.net(x) for x in data]
             losses = [self.loss(y, t, s) for y, t, s in zip(outputs, target, soft)]
-        autograd.backward(losses)
+        self.backward(losses)
         return Outcome(place, labels, outputs, losses)
 
 

@@ -10,6 +10,7 @@ from mxnet.gluon.utils import split_and_load
 
 from igcnet.data.reader import EvalBatch
 from igcnet.train.metrics import Scores, score
+from igcnet.train.precision import in_full
 
 
 def forward(net, images: np.ndarray, contexts: List[mx.Context]) -> np.ndarray:
@@ -17,7 +18,7 @@ def forward(net, images: np.ndarray, contexts: List[mx.Context]) -> np.ndarray:
     used = contexts[:max(1, min(len(contexts), len(images)))]
     parts = split_and_load(mx.nd.array(images, dtype='float32'), used, even_split=False)
     outputs = [net(part) for part in parts]
-    return np.concatenate([output.asnumpy() for output in outputs])
+    return np.concatenate([in_full(output).asnumpy() for output in outputs])
 
 
 def evaluate(net, batches: Iterable[EvalBatch], contexts: List[mx.Context],

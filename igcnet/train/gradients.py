@@ -49,8 +49,8 @@ def all_finite(parameters: Sequence[gluon.Parameter],
     return flags
 
 
-def update(trainer: gluon.Trainer, images: int, clip_norm: float) -> None:
-    """Update the weights by the gradients of a batch of `images`.
+def update(trainer: gluon.Trainer, images: int, clip_norm: float, scale: float = 1.0) -> None:
+    """Update the weights by the gradients of a batch of `images`, which are `scale` too large.
 
     With `clip_norm` the mean gradient of the batch, all parameters together, is first shortened
     to that norm if it is longer.
@@ -61,7 +61,7 @@ def update(trainer: gluon.Trainer, images: int, clip_norm: float) -> None:
         Clipping where the weights are updated by a parameter server.
     """
     if not clip_norm:
-        trainer.step(images)
+        trainer.step(images * scale)
         return
     if trainer._kvstore_params['update_on_kvstore']:
         raise UsageError('clip_norm=%g: a parameter server updates each weight alone, so the norm '
@@ -70,10 +70,19 @@ def update(trainer: gluon.Trainer, images: int, clip_norm: float) -> None:
     # Every device has the same sums now.
     for gradients in zip(*(p.list_grad() for p in trainer._params)):
         squares = mx.nd.add_n(*(mx.nd.square(gradient).sum() for gradient in gradients))
-        scale = mx.nd.minimum(clip_norm * images / mx.nd.sqrt(squares), 1)
+        shorter = mx.nd.minimum(clip_norm * images * scale / mx.nd.sqrt(squares), 1)
         for gradient in gradients:
-            gradient *= scale
-    trainer.update(images)
+            gradient *= shorter
+    trainer.update(images * scale)
+
+
+def leave_out_update(trainer: gluon.Trainer) -> None:
+    """Count an update without making it, so that the schedule goes on."""
+    rule = trainer._optimizer
+    for device in range(len(trainer._contexts)):
+        rule._set_current_context(device)
+        for index in range(len(trainer._params)):
+            rule._update_count(index)
 
 
 def _split(images, labels, parts: int):

@@ -15,11 +15,12 @@ from igcnet.errors import TrainingError
 from igcnet.train import checkpoint
 from igcnet.train.ema import WeightAverage
 from igcnet.train.evaluate import evaluate
-from igcnet.train.gradients import all_finite, batch_gradients, update
+from igcnet.train.gradients import all_finite, batch_gradients, leave_out_update, update
 from igcnet.train.methods import Outcome, Place, find_method
 from igcnet.train.metrics import Scores, score
 from igcnet.train.optimizer import make_optimizer
 from igcnet.train.parameter_groups import learned, set_multipliers
+from igcnet.train.precision import LossScale, in_full
 from igcnet.train.recipes import Recipe
 from igcnet.train.runlog import RunLog
 
@@ -100,13 +101,16 @@ class Loop:
         Steps between two log lines.
     checkpoint_epochs : int
         Epochs between two checkpoints. One is always written at the end and when interrupted.
+    loss_scale : LossScale, optional
+        Of float16.
     """
 
     def __init__(self, net, contexts, trainer, recipe: Recipe, train_reader,
                  validation: Optional[Iterable[EvalBatch]], state: checkpoint.State,
                  log: RunLog, on_epoch: Optional[Callable[[checkpoint.State], None]] = None,
                  on_checkpoint: Optional[Callable[[checkpoint.State], None]] = None,
-                 log_iters: int = 50, checkpoint_epochs: int = 1):
+                 log_iters: int = 50, checkpoint_epochs: int = 1,
+                 loss_scale: Optional[LossScale] = None):
         self.net, self.contexts, self.trainer, self.recipe = net, contexts, trainer, recipe
         self.reader, self.validation, self.state, self.log = train_reader, validation, state, log
         self.on_epoch, self.on_checkpoint = on_epoch, on_checkpoint
@@ -115,8 +119,14 @@ class Loop:
         self.method = find_method(recipe.method)(net, recipe, state.seed,
                                                  train_reader.steps_per_epoch)
         self.average = WeightAverage(net, recipe.ema_decay) if recipe.ema_decay else None
-        if self.average is not None and state.extra:
-            self.average.set_arrays(state.extra)
+        self.loss_scale = loss_scale
+        self.stateful = {name: thing for name, thing in (
+            ('average', self.average), ('loss_scale', loss_scale)) if thing is not None}
+        for name, thing in self.stateful.items():
+            arrays = {key[len(name) + 1:]: array for key, array in state.extra.items()
+                      if key.startswith(name + ':')}
+            if arrays:
+                thing.set_arrays(arrays)
         self.epoch_scores = Scores(*state.scores) if state.scores else Scores()
 
     @property
@@ -180,14 +190,19 @@ class Loop:
     def _step(self, place: Place, images, labels) -> Pending:
         # Seeding each step makes dropout repeatable from any checkpoint.
         mx.random.seed(_mix(self.state.seed, *place))
-        parameters = self.trainer._params
+        parameters, scale = self.trainer._params, self.loss_scale
+        self.method.loss_scale = factor = 1.0 if scale is None else scale.factor
         outcome = batch_gradients(self.method, place, images, labels, self.contexts, parameters,
                                   self.recipe.accumulate)
         finite = all_finite(parameters, list(dict.fromkeys(
             output.context for output in outcome.outputs)))
-        update(self.trainer, len(labels), self.recipe.clip_norm)
-        if self.average is not None:
-            self.average.update()
+        if scale is None or scale.take(finite):
+            update(self.trainer, len(labels), self.recipe.clip_norm, factor)
+            if self.average is not None:
+                self.average.update()
+        elif scale.factor >= 1:  # an overflow of half precision, not of the network
+            leave_out_update(self.trainer)
+            finite = []
         return outcome, finite
 
     def _finish_epoch(self, meter: _Meter, seconds: float) -> Dict[str, float]:
@@ -226,7 +241,8 @@ class Loop:
 
     def _save(self):
         self.state.scores = list(self.epoch_scores)
-        self.state.extra = {} if self.average is None else self.average.arrays()
+        self.state.extra = {'%s:%s' % (name, key): array for name, thing in self.stateful.items()
+                            for key, array in thing.arrays().items()}
         self.state.metrics_bytes = self.log.metrics_bytes
         path = checkpoint.save(self.checkpoint_folder, self.net, self.trainer, self.state)
         self.log.line('Saved checkpoint to "%s"' % path)
@@ -252,7 +268,7 @@ class _Meter:
     def add(self, outcome: Outcome, finite: List[mx.nd.NDArray]) -> None:
         """Take in the numbers of one step; stop the run if the loss is not a number."""
         loop = self._loop
-        logits = np.concatenate([output.asnumpy() for output in outcome.outputs])
+        logits = np.concatenate([in_full(output).asnumpy() for output in outcome.outputs])
         loss = float(sum(array.asnumpy().astype(np.float64).sum() for array in outcome.losses))
         if not (all(flag.asscalar() for flag in finite) and np.isfinite(loss)):
             kept = checkpoint.checkpoints(loop.checkpoint_folder)

@@ -61,9 +61,15 @@ class Method:
     SETTINGS : dict
         Name and default of everything that a recipe's ``method_settings`` can say; a given value
         must have the default's type.
+    SCALES_LOSS : bool
+        Whether all gradients come from `backward`, which float16 needs.
+    loss_scale : float
+        Factor of the gradients that `gradients` leaves.
     """
 
     SETTINGS: Dict[str, Any] = {}
+    SCALES_LOSS = False
+    loss_scale = 1.0
 
     def __init__(self, net, recipe: Recipe, seed: int, steps_per_epoch: int):
         self.net, self.recipe, self.seed = net, recipe, seed
@@ -91,8 +97,17 @@ class Method:
         raise NotImplementedError
 
 
+    def backward(self, losses: List[mx.nd.NDArray]) -> None:
+        """The backward pass of `losses`, one on each device, times `loss_scale`."""
+        heads = None if self.loss_scale == 1 else [
+            mx.nd.full(loss.shape, self.loss_scale, loss.context, loss.dtype) for loss in losses]
+        autograd.backward(losses, heads)
+
+
 class Plain(Method):
     """Cross-entropy of the whole network, with the recipe's smoothing and mixing."""
+
+    SCALES_LOSS = True
 
     def __init__(self, net, recipe, seed, steps_per_epoch):
         super().__init__(net, recipe, seed, steps_per_epoch)
@@ -108,7 +123,7 @@ class Plain(Method):
         with autograd.record():
             outputs = [self.net(x) for x in data]
             losses = [self.loss(y, t) for y, t in zip(outputs, target)]
-        autograd.backward(losses)
+        self.backward(losses)
         return Outcome(place, labels, outputs, losses)
 
 

@@ -26,7 +26,7 @@ from igcnet.layers.init import find_initializer
 from igcnet.profiling import count_parameters
 from igcnet.progress import Progress
 from igcnet.registry import get_model, get_spec
-from igcnet.train import checkpoint
+from igcnet.train import checkpoint, precision
 from igcnet.train.devices import contexts as find_contexts
 from igcnet.train.loop import Loop, make_trainer
 from igcnet.train.methods import find_method, method_settings
@@ -186,6 +186,10 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
             recipe.batch_size, len(devices),
             ' and %d parts' % recipe.accumulate if recipe.accumulate > 1 else ''))
 
+    precision.start(settings.precision, devices)
+    if settings.precision == 'float16' and not find_method(recipe.method).SCALES_LOSS:
+        raise UsageError('--precision float16: the method %s does not scale its loss'
+                         % recipe.method)
     mx.random.seed(settings.rand_seed)
     net = get_model(settings.network, **settings.network_settings)
     for records in (data.train, data.validation):
@@ -203,6 +207,8 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
     frozen = freeze(net, settings.freeze)
     net.set_lowering(settings.lowering)
     net.hybridize(static_alloc=True, static_shape=True)
+    if settings.precision != 'float32':
+        precision.check(net, data.facts.data_shape, settings.precision)
 
     reader = make_reader(settings, data)
     preprocessing = data.facts.preprocessing()
@@ -247,7 +253,8 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
 
         loop = Loop(net, devices, trainer, recipe, reader, validation, state, log,
                     after_epoch, after_checkpoint, settings.log_iters,
-                    settings.checkpoint_epochs or max(1, recipe.num_epochs // 8))
+                    settings.checkpoint_epochs or max(1, recipe.num_epochs // 8),
+                    precision.LossScale() if settings.precision == 'float16' else None)
         numbers = loop.run(_progress(log, reader, recipe))
         prefix = folder / settings.run_name
         average = loop.average

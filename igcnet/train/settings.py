@@ -51,6 +51,8 @@ class RunSettings:
         'device' or 'local'.
     lowering : str
         'stock' or 'blocked': how grouped convolutions are computed, see `igcnet.layers.lowering`.
+    precision : str
+        'float32', 'bfloat16' or 'float16', see `igcnet.train.precision`.
     rand_seed : int, optional
         Seed of weights, order and augmentation; default: from the clock, and written down.
     log_dir, exp_name : str
@@ -89,6 +91,7 @@ class RunSettings:
     cpus: int = 1
     kv_store: str = 'device'
     lowering: str = 'stock'
+    precision: str = 'float32'
     rand_seed: Optional[int] = None
     log_dir: str = './snapshot/'
     exp_name: str = 'exp'
