@@ -17,6 +17,7 @@ setup(
                 'Convolutions and their family',
     long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
+    license='Apache-2.0',
     packages=find_packages(include=['igcnet', 'igcnet.*']),
     package_data={'igcnet': ['train/recipes/*.yaml']},
     python_requires='>=3.8,<3.12',
