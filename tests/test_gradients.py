@@ -6,7 +6,7 @@ import signal
 import mxnet as mx
 import numpy as np
 import pytest
-from test_loop import (
+from loops import (
     RECIPE,
     assert_same_bits,
     make_loop,
@@ -155,6 +155,37 @@ def test_average_is_evaluated_and_takes_in_running_statistics(tmp_path):
     own = parameters(loop.net)
     assert all(np.abs(average[name][0] - own[name][0]).max() > 0 for name in own)
     assert 'Epoch[2] Validation-ema_accuracy=' in (tmp_path / 'log.txt').read_text()
+
+
+class InterruptedValidation:
+    """Ten images; while they are read for the n-th time, the run is asked to stop."""
+
+    def __init__(self, at):
+        self.at, self.passes = at, 0
+
+    def __iter__(self):
+        self.passes += 1
+        images, labels = random_batches(1, size=10)[0]
+        if self.passes == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+        yield EvalBatch(images, labels, np.arange(10))
+
+
+def test_a_stop_while_the_average_is_evaluated_saves_the_weights(tmp_path):
+    recipe, batches = RECIPE.override(ema_decay=0.5, num_epochs=2), random_batches(2)
+    straight = make_loop(tmp_path / 'a', batches, recipe, validation=InterruptedValidation(0))
+    straight.run(silent)
+    stopped = make_loop(tmp_path / 'b', batches, recipe, validation=InterruptedValidation(2))
+    with pytest.raises(Interrupted):
+        stopped.run(silent)
+    stopped.log.close()
+    saved = checkpoint.checkpoints(tmp_path / 'b' / 'checkpoints')[-1]
+    resumed = make_loop(tmp_path / 'b', batches, recipe, resume=saved,
+                        validation=InterruptedValidation(0))
+    resumed.run(silent)
+    assert_same_bits(parameters(straight.net), parameters(resumed.net))
+    assert [m for m in read_metrics(tmp_path / 'a') if m['event'] == 'epoch'] == \
+        [m for m in read_metrics(tmp_path / 'b') if m['event'] == 'epoch']
 
 
 def test_the_average_does_not_change_the_training(tmp_path):

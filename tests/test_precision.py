@@ -8,9 +8,9 @@ from pathlib import Path
 import mxnet as mx
 import numpy as np
 import pytest
+from loops import RECIPE, assert_same_bits, make_loop, parameters, random_batches, silent
 from synthetic import noise, write_records
 from test_cli_train import arguments, run_of, weights
-from test_loop import RECIPE, assert_same_bits, make_loop, parameters, random_batches, silent
 
 from igcnet.cli import train as cli
 from igcnet.errors import TrainingError, UsageError

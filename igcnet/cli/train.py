@@ -15,6 +15,7 @@ from igcnet.cli.common import (
     Parser,
     colour,
     numbers,
+    positive_float,
     positive_int,
     run,
     seed,
@@ -113,8 +114,12 @@ def build_parser() -> Parser:
                         help='bfloat16 on the CPU or float16 on GPUs, by MXNet\'s AMP; weights '
                              'stay float32 (default: float32)')
     device.add_argument('--threads', type=positive_int, metavar='N',
-                        help='threads of the CPU kernels (default: OMP_NUM_THREADS, or all '
-                             'physical cores)')
+                        help='threads of the CPU kernels (default: with --resume RUN those of the '
+                             'run; else OMP_NUM_THREADS, or all physical cores)')
+    device.add_argument('--deterministic', action='store_true',
+                        help='only GPU kernels that give the same bits each time, and a refusal '
+                             'to resume where another processor, number of threads or version '
+                             'would give others; CPU kernels give the same bits anyway')
 
     output = parser.add_argument_group('run')
     output.add_argument('--log-dir', metavar='DIR', help='(default: ./snapshot/)')
@@ -123,6 +128,20 @@ def build_parser() -> Parser:
                         help='steps between log lines (default: 50)')
     output.add_argument('--checkpoint-epochs', type=positive_int, metavar='N',
                         help='epochs between checkpoints (default: an eighth of all)')
+    output.add_argument('--checkpoint-steps', type=positive_int, metavar='N',
+                        help='steps of an epoch between checkpoints as well (default: none)')
+    output.add_argument('--checkpoint-seconds', type=positive_float, metavar='S',
+                        help='seconds after which a checkpoint is due in any case (default: 600)')
+    output.add_argument('--keep', type=keep, metavar='N',
+                        help='newest checkpoints that are kept, beside the one with the best '
+                             'validation accuracy; all: every one (default: 3)')
+    output.add_argument('--on-nan', choices=('stop', 'rollback'),
+                        help='what a loss, gradient or weight that is not finite does: end the '
+                             'run, or go back to the last checkpoint and on with half the '
+                             'learning rate, up to 5 times (default: stop)')
+    output.add_argument('--loss-limit', type=positive_float, metavar='LOSS',
+                        help='a loss of a step above it counts as one that is not finite '
+                             '(default: none)')
     output.add_argument('--test-batch-size', type=positive_int, metavar='N',
                         help="batch of the validation (default: the data set's)")
     output.add_argument('--rand-seed', type=seed, metavar='N', help='(default: from the clock)')
@@ -145,24 +164,26 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 def _main(argv: Optional[List[str]]) -> int:
-    given = vars(build_parser().parse_args(argv))
-    set_threads(given.pop('threads', 0))
-    from igcnet.train import run as training
-    from igcnet.train.loop import Interrupted
     from igcnet.train.settings import read_settings
-
+    given = vars(build_parser().parse_args(argv))
     test_io = given.pop('test_io', False)
     resume, epoch = given.pop('resume', None), given.pop('load_epoch', None)
     from_original = epoch is not None and 'model_prefix' in given
     if from_original and resume is not None:
         raise UsageError('--resume goes on from a run, --load-epoch with --model-prefix from '
                          'weights alone: give one of them')
-    folder = checkpoint = None
+    # Before MXNet is imported.
+    given['threads'] = set_threads(given.get('threads') or
+                                   (read_settings(resume).threads if resume else 0))
+    from igcnet.train import run as training
+    from igcnet.train.loop import Interrupted
+    from igcnet.train.run_folder import newest_run_folder
+
+    folder = None
     if resume or ((resume == '' or epoch is not None) and not from_original):
-        folder = Path(resume) if resume else training.newest_run_folder(_settings(given))
+        folder = Path(resume) if resume else newest_run_folder(
+            training.with_augmentation(_settings(given)))
         settings = _changed(read_settings(folder), given)
-        checkpoint = training.find_checkpoint(folder, epoch)
-        print('resuming %s' % checkpoint)
     else:
         settings = _settings(given)
     if test_io:
@@ -170,7 +191,7 @@ def _main(argv: Optional[List[str]]) -> int:
             print('epoch %d%s: %s' % (number, ', from memory' if number > 1 else '', rate))
         return 0
     try:
-        training.train(settings, folder, checkpoint, epoch if from_original else 0)
+        training.train(settings, folder, epoch or 0)
     except Interrupted as stop:
         path = Path(str(stop))
         print('interrupted; wrote %s; go on with:\n  %s --resume %s' % (
@@ -245,6 +266,11 @@ def _teacher(recipe, given: Dict[str, Any]) -> Dict[str, Any]:
         raise UsageError('--teacher: the method %s has no teacher' % method)
     present = given.get('method_settings', recipe.method_settings)
     return {'method': 'distillation', 'method_settings': {**present, **asked}}
+
+
+def keep(text: str) -> int:
+    """An argparse type: a number of checkpoints; 'all' is 0."""
+    return 0 if text == 'all' else positive_int(text)
 
 
 def _program() -> str:

@@ -96,6 +96,13 @@ class Method:
         """
         raise NotImplementedError
 
+    def arrays(self) -> Dict[str, np.ndarray]:
+        """What the method has learned or counted beside the network, for a checkpoint."""
+        return {}
+
+    def set_arrays(self, arrays: Dict[str, np.ndarray]) -> None:
+        """Take up again what `arrays` gave."""
+
 
     def backward(self, losses: List[mx.nd.NDArray]) -> None:
         """The backward pass of `losses`, one on each device, times `loss_scale`."""

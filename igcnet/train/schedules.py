@@ -99,6 +99,17 @@ class Warmup(mx.lr_scheduler.LRScheduler):
         return self.after(num_update - self.updates if self.restart else num_update)
 
 
+class Scaled(mx.lr_scheduler.LRScheduler):
+    """Another schedule times `factor`."""
+
+    def __init__(self, schedule: mx.lr_scheduler.LRScheduler, factor: float):
+        super().__init__(schedule.base_lr * factor)
+        self.schedule, self.factor = schedule, factor
+
+    def __call__(self, num_update):
+        return self.factor * self.schedule(num_update)
+
+
 def make_schedule(recipe, num_examples: int, steps_per_epoch: int) -> mx.lr_scheduler.LRScheduler:
     """The schedule of an `igcnet.train.recipes.Recipe`.
 

@@ -61,6 +61,21 @@ class RunSettings:
         Steps between log lines.
     checkpoint_epochs : int, optional
         Epochs between checkpoints; default: an eighth of all.
+    checkpoint_steps : int
+        Steps of an epoch between checkpoints; 0: not by steps.
+    checkpoint_seconds : float
+        Seconds between checkpoints.
+    keep : int
+        Newest checkpoints that are kept, beside the best; 0: all.
+    on_nan : str
+        'stop' or 'rollback': what happens when the run diverges, see `igcnet.train.loop.Loop`.
+    loss_limit : float, optional
+        A mean loss of a step above it counts as diverged.
+    threads : int
+        Threads of the CPU kernels; 0: not written down. They decide the order of sums, and
+        thereby the last bits.
+    deterministic : bool
+        Use only what gives the same bits each time, and resume only where it does.
     model_prefix : str, optional
         Also write each checkpoint in the original's layout, below this prefix.
     load_model : str, optional
@@ -97,6 +112,13 @@ class RunSettings:
     exp_name: str = 'exp'
     log_iters: int = 50
     checkpoint_epochs: Optional[int] = None
+    checkpoint_steps: int = 0
+    checkpoint_seconds: float = 600.0
+    keep: int = 3
+    on_nan: str = 'stop'
+    loss_limit: Optional[float] = None
+    threads: int = 0
+    deterministic: bool = False
     model_prefix: Optional[str] = None
     load_model: Optional[str] = None
     pretrained: Optional[str] = None
