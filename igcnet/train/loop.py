@@ -288,7 +288,13 @@ class Loop:
             self.save()
         return numbers
 
-    def _validate(self, epoch: int, stop: StopRequest, name: str = '') -> Dict[str, float]:
+    def _validate(self, epoch: int, stop: StopRequest, prefix: str = '') -> Dict[str, float]:
+        numbers: Dict[str, float] = {}
+        for name in self.method.evaluations(self.reader, epoch):
+            numbers.update(self._evaluate(epoch, stop, prefix + name))
+        return numbers
+
+    def _evaluate(self, epoch: int, stop: StopRequest, name: str) -> Dict[str, float]:
         scores = evaluate(self.net, self.validation, self.contexts,
                           lambda *batch: _leave_if(stop))
         means = scores.means()

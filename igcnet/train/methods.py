@@ -7,7 +7,7 @@ logs and saves.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Type
+from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple, Type
 
 import mxnet as mx
 import numpy as np
@@ -96,13 +96,27 @@ class Method:
         """
         raise NotImplementedError
 
+    def evaluations(self, reader, epoch: int) -> Iterator[str]:
+        """Make the network ready to be evaluated after an epoch, once for each name yielded.
+
+        The numbers of an evaluation are logged as ``val_<name>top1`` and so on; those of the
+        name '' are the run's. When the iterator ends the network is as training needs it.
+
+        Parameters
+        ----------
+        reader : TrainReader
+            Of the training images.
+        epoch : int
+            The finished epoch, from 0.
+        """
+        yield ''
+
     def arrays(self) -> Dict[str, np.ndarray]:
         """What the method has learned or counted beside the network, for a checkpoint."""
         return {}
 
     def set_arrays(self, arrays: Dict[str, np.ndarray]) -> None:
         """Take up again what `arrays` gave."""
-
 
     def backward(self, losses: List[mx.nd.NDArray]) -> None:
         """The backward pass of `losses`, one on each device, times `loss_scale`."""
@@ -154,6 +168,7 @@ def find_method(name: str) -> Type[Method]:
 def _load_methods() -> None:
     # These modules import this one to register themselves.
     import igcnet.train.distillation  # noqa: F401
+    import igcnet.train.mutual  # noqa: F401
 
 
 def method_settings(recipe: Recipe) -> Dict[str, Any]:
