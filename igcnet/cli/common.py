@@ -109,6 +109,11 @@ def numbers(text: str) -> Tuple[float, ...]:
                                          % text) from None
 
 
+def words(text: str) -> Tuple[str, ...]:
+    """An argparse type: words with commas between them."""
+    return tuple(filter(None, text.split(',')))
+
+
 def colour(text: str) -> Tuple[float, ...]:
     """An argparse type: three numbers, for red, green and blue."""
     values = numbers(text)

@@ -51,6 +51,8 @@ class RunSettings:
         'device' or 'local'.
     lowering : str
         'stock' or 'blocked': how grouped convolutions are computed, see `igcnet.layers.lowering`.
+    precision : str
+        'float32', 'bfloat16' or 'float16', see `igcnet.train.precision`.
     rand_seed : int, optional
         Seed of weights, order and augmentation; default: from the clock, and written down.
     log_dir, exp_name : str
@@ -77,7 +79,12 @@ class RunSettings:
     model_prefix : str, optional
         Also write each checkpoint in the original's layout, below this prefix.
     load_model : str, optional
-        Parameter file to start from.
+        File with all weights to start from.
+    pretrained : str, optional
+        File with the weights to start from, but for the classifier, which is new.
+    freeze : tuple of str
+        Patterns of the names of parameters that stay as they are, see
+        `igcnet.train.parameter_groups.freeze`.
     """
 
     network: str
@@ -99,6 +106,7 @@ class RunSettings:
     cpus: int = 1
     kv_store: str = 'device'
     lowering: str = 'stock'
+    precision: str = 'float32'
     rand_seed: Optional[int] = None
     log_dir: str = './snapshot/'
     exp_name: str = 'exp'
@@ -113,6 +121,8 @@ class RunSettings:
     deterministic: bool = False
     model_prefix: Optional[str] = None
     load_model: Optional[str] = None
+    pretrained: Optional[str] = None
+    freeze: Tuple[str, ...] = ()
 
     @property
     def run_name(self) -> str:
@@ -152,7 +162,7 @@ class RunSettings:
         """Write ``config.yaml`` into `folder`, with `notes` (versions, counts) beside it."""
         import yaml
         values = {**asdict(self), 'recipe': self.recipe.as_dict()}
-        for key in ('mean_rgb', 'std_rgb'):
+        for key in ('mean_rgb', 'std_rgb', 'freeze'):
             values[key] = None if values[key] is None else list(values[key])
         write_text(Path(folder) / CONFIG,
                    yaml.safe_dump({'run': values, 'notes': notes}, sort_keys=False))
@@ -180,6 +190,7 @@ def read_settings(folder: PathLike) -> RunSettings:
         for key in ('mean_rgb', 'std_rgb'):
             if values.get(key) is not None:
                 values[key] = tuple(float(v) for v in values[key])
+        values['freeze'] = tuple(str(v) for v in values.get('freeze', ()))
         return RunSettings(**{**values, 'recipe': recipe})
     except OSError as problem:
         raise CheckpointError('%s: there is no run to resume (%s: %s)'
