@@ -50,7 +50,8 @@ class RunSettings:
     kv_store : str
         'device' or 'local'.
     lowering : str
-        'stock' or 'blocked': how grouped convolutions are computed, see `igcnet.layers.lowering`.
+        'stock', 'blocked', 'native' or 'auto': how grouped convolutions are computed, see
+        `igcnet.layers.lowering`.
     rand_seed : int, optional
         Seed of weights, order and augmentation; default: from the clock, and written down.
     log_dir, exp_name : str
