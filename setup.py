@@ -36,6 +36,7 @@ setup(
                 'Convolutions and their family',
     long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
+    license='Apache-2.0',
     packages=find_packages(include=['igcnet', 'igcnet.*']),
     package_data={'igcnet': ['train/recipes/*.yaml', 'native/src/*']},
     ext_modules=[Extension('igcnet.native.%s' % native.STEM, [], optional=True)],

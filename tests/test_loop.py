@@ -12,11 +12,13 @@ import pytest
 import igcnet
 from igcnet.convert import load_parameters, read_ndarrays
 from igcnet.data.reader import EvalBatch
-from igcnet.errors import TrainingError
+from igcnet.errors import TrainingError, UsageError
 from igcnet.train import checkpoint
 from igcnet.train.loop import Interrupted, Loop, make_trainer
+from igcnet.train.methods import METHODS, Method, Place, method_settings
 from igcnet.train.recipes import Recipe
 from igcnet.train.runlog import RunLog, plot_curves, read_metrics
+from igcnet.train.targets import soften
 
 RECIPE = Recipe('test', num_epochs=3, batch_size=8, lr=0.05, lr_steps=(2,), lr_factor=0.1)
 
@@ -96,7 +98,7 @@ def test_two_steps_of_the_original(shared_fixtures, tmp_path):
     loop = Loop(net, [mx.cpu()], trainer, recipe, FakeReader([]), None, state, RunLog(tmp_path))
 
     for step, checked in ((0, 'after_step_1'), (1, 'after_step_2')):
-        outcome = loop._step(0, step, arrays['x'], arrays['label'].astype(np.float32))
+        outcome, _ = loop._step(Place(0, step), arrays['x'], arrays['label'].astype(np.float32))
         loss = outcome.losses[0].asnumpy().mean()
         assert loss == pytest.approx(arrays['loss'][step], abs=tolerance[
             'prob_0_and_loss_0' if step == 0 else 'loss_before_step_2'])
@@ -232,13 +234,12 @@ def test_nan_after_a_checkpoint_names_it(tmp_path):
     assert all(np.isfinite(array).all() for arrays in parameters(net).values() for array in arrays)
 
 
-def test_mixup_and_label_smoothing_targets(tmp_path):
+def test_mixup_and_label_smoothing_targets():
     recipe = RECIPE.override(label_smoothing=0.1, mixup_alpha=0.4)
-    loop = make_loop(tmp_path, random_batches(1), recipe)
     images, labels = random_batches(1, seed=9)[0]
-    mixed, targets = loop._soften(images, labels, 0, 0)
-    again, _ = loop._soften(images, labels, 0, 0)
-    other, _ = loop._soften(images, labels, 0, 1)
+    mixed, targets = soften(images, labels, 10, recipe, (5, 0, 0))
+    again, _ = soften(images, labels, 10, recipe, (5, 0, 0))
+    other, _ = soften(images, labels, 10, recipe, (5, 0, 1))
     np.testing.assert_array_equal(mixed, again)
     assert np.abs(mixed - other).max() > 1e-3
     np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
@@ -247,6 +248,50 @@ def test_mixup_and_label_smoothing_targets(tmp_path):
     plain = np.full((8, 10), 0.01, np.float32)
     plain[np.arange(8), labels.astype(int)] += 0.9
     np.testing.assert_allclose(targets, share * plain + (1 - share) * plain[::-1], atol=1e-5)
+
+
+class Halved(Method):
+    """The gradients of `Plain`, scaled."""
+
+    SETTINGS = {'scale': 0.5, 'word': 'a', 'sizes': [1.0]}
+
+    def gradients(self, place, images, labels, contexts):
+        outcome = METHODS['plain'](self.net, self.recipe, self.seed, 1).gradients(
+            place, images, labels, contexts)
+        for parameter in self.net.collect_params().values():
+            if parameter.grad_req != 'null':
+                for gradient in parameter.list_grad():
+                    gradient *= self.settings['scale']
+        return outcome
+
+
+def test_the_recipe_names_the_method_and_its_settings(tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, 'halved', Halved)
+    changes = {}
+    for scale in (1.0, 0.25):
+        recipe = RECIPE.override(method='halved', method_settings={'scale': scale}, momentum=0.0,
+                                 wd=0.0, num_epochs=1)
+        loop = make_loop(tmp_path / str(scale), random_batches(1), recipe)
+        before = parameters(loop.net)['fc_weight'][0]
+        loop.run(silent)
+        changes[scale] = parameters(loop.net)['fc_weight'][0] - before
+    assert np.abs(changes[1.0]).max() > 1e-4
+    np.testing.assert_allclose(changes[0.25], changes[1.0] / 4, rtol=1e-2, atol=1e-7)
+    assert method_settings(RECIPE.override(method='halved')) == Halved.SETTINGS
+
+
+@pytest.mark.parametrize('method,settings,message', [
+    ('none', {}, 'method=none: must be one of plain, halved'),
+    ('halved', {'scales': 1.0}, "has no setting 'scales'; it has scale, word, sizes"),
+    ('plain', {'scale': 1.0}, "method plain has no setting 'scale'; it has none"),
+    ('halved', {'scale': 'x'}, "scale='x': must be like 0.5"),
+    ('halved', {'sizes': ['x']}, r"sizes=\['x'\]: must be like \[1.0\]"),
+    ('halved', {'word': 1}, "word=1: must be like 'a'"),
+])
+def test_wrong_methods(monkeypatch, method, settings, message):
+    monkeypatch.setitem(METHODS, 'halved', Halved)
+    with pytest.raises(UsageError, match=message):
+        method_settings(RECIPE.override(method=method, method_settings=settings))
 
 
 def test_decay_rule_of_the_modern_recipe_spares_bn_and_biases(tmp_path):

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
-from mxnet import autograd, gluon
-from mxnet.gluon.utils import split_and_load
+from mxnet import gluon
 
 from igcnet.data.reader import EvalBatch
 from igcnet.errors import TrainingError
 from igcnet.train import checkpoint, optimizer
 from igcnet.train.evaluate import evaluate
+from igcnet.train.methods import Outcome, Place, find_method
 from igcnet.train.metrics import Scores, score
 from igcnet.train.recipes import Recipe
 from igcnet.train.runlog import RunLog
@@ -24,15 +24,8 @@ class Interrupted(Exception):
     """Somebody asked the run to stop; it has written a checkpoint."""
 
 
-class Outcome(NamedTuple):
-    """One step whose numbers are still being computed."""
-
-    epoch: int
-    step: int
-    labels: np.ndarray
-    outputs: List[mx.nd.NDArray]
-    losses: List[mx.nd.NDArray]
-    finite: List[mx.nd.NDArray]
+# A step that has been asked for, and whether its gradients are finite on each device.
+Pending = Tuple[Outcome, List[mx.nd.NDArray]]
 
 
 class StopRequest:
@@ -119,9 +112,8 @@ class Loop:
         self.on_epoch, self.on_checkpoint = on_epoch, on_checkpoint
         self.log_iters = log_iters
         self.checkpoint_epochs = checkpoint_epochs
-        self.soft_targets = recipe.label_smoothing > 0 or recipe.mixup_alpha > 0
-        self.loss = gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=not self.soft_targets)
-        self.loss.hybridize()
+        self.method = find_method(recipe.method)(net, recipe, state.seed,
+                                                 train_reader.steps_per_epoch)
         self.epoch_scores = Scores(*state.scores) if state.scores else Scores()
 
     @property
@@ -159,45 +151,36 @@ class Loop:
         position = self.state.position
         epoch, started = position.epoch, time.time()
         meter = _Meter(self, epoch)
-        pending: Optional[Outcome] = None
+        pending: Optional[Pending] = None
         batches = self.reader.epoch(epoch, start_step=position.step)
         try:
             with progress(epoch, position.step) as show:
                 for images, labels in batches:
-                    outcome = self._step(epoch, position.step, images, labels)
+                    asked = self._step(Place(epoch, position.step), images, labels)
                     # The numbers of the step before are ready by now: reading them does not
                     # make the devices wait.
                     if pending is not None:
-                        meter.add(pending)
-                    pending = outcome
+                        meter.add(*pending)
+                    pending = asked
                     position.step += 1
                     position.update += 1
                     show(meter.text())
                     if stop.requested:
-                        meter.add(pending)
+                        meter.add(*pending)
                         self._save_interrupted(meter)
         finally:
             batches.close()
         if pending is not None:
-            meter.add(pending)
+            meter.add(*pending)
         return self._finish_epoch(meter, time.time() - started)
 
-    def _step(self, epoch: int, step: int, images, labels) -> Outcome:
+    def _step(self, place: Place, images, labels) -> Pending:
         # Seeding each step makes dropout repeatable from any checkpoint.
-        mx.random.seed(_mix(self.state.seed, epoch, step))
-        targets = labels
-        if self.soft_targets:
-            images, targets = self._soften(images, labels, epoch, step)
-        contexts = self.contexts[:max(1, min(len(self.contexts), len(images)))]
-        data, target = (split_and_load(mx.nd.array(a, dtype=a.dtype), contexts, even_split=False)
-                        for a in (images, targets))
-        with autograd.record():
-            outputs = [self.net(x) for x in data]
-            losses = [self.loss(y, t) for y, t in zip(outputs, target)]
-        autograd.backward(losses)
-        finite = [self._finite_gradients(context) for context in contexts]
-        self.trainer.step(len(images))
-        return Outcome(epoch, step, labels, outputs, losses, finite)
+        mx.random.seed(_mix(self.state.seed, *place))
+        outcome = self.method.gradients(place, images, labels, self.contexts)
+        finite = [self._finite_gradients(output.context) for output in outcome.outputs]
+        self.trainer.step(len(labels))
+        return outcome, finite
 
     def _finite_gradients(self, context: mx.Context) -> mx.nd.NDArray:
         """1 if every gradient on a device is finite, else 0, computed there without waiting.
@@ -207,20 +190,6 @@ class Loop:
         gradients = [p.grad(context) for p in self.net.collect_params().values()
                      if p.grad_req != 'null']
         return mx.nd.multi_all_finite(*gradients, num_arrays=len(gradients))
-
-    def _soften(self, images, labels, epoch, step):
-        """Mixup with the reversed batch, and label smoothing: dense targets."""
-        classes, smoothing = self.net.classes, self.recipe.label_smoothing
-        targets = np.full((len(labels), classes), smoothing / classes, np.float32)
-        targets[np.arange(len(labels)), labels.astype(np.int64)] += 1 - smoothing
-        if self.recipe.mixup_alpha > 0:
-            draw = np.random.default_rng([self.state.seed, epoch, step])
-            share = draw.beta(self.recipe.mixup_alpha, self.recipe.mixup_alpha)
-            # The own image keeps the larger share, so that the training accuracy means something.
-            share = np.float32(max(share, 1 - share))
-            images = share * images + (1 - share) * images[::-1]
-            targets = share * targets + (1 - share) * targets[::-1]
-        return images, targets
 
     def _finish_epoch(self, meter: _Meter, seconds: float) -> Dict[str, float]:
         position, log = self.state.position, self.log
@@ -273,18 +242,17 @@ class _Meter:
         self._last = ''
         self.images = 0
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome, finite: List[mx.nd.NDArray]) -> None:
         """Take in the numbers of one step; stop the run if the loss is not a number."""
         loop = self._loop
         logits = np.concatenate([output.asnumpy() for output in outcome.outputs])
         loss = float(sum(array.asnumpy().astype(np.float64).sum() for array in outcome.losses))
-        finite = all(flag.asscalar() for flag in outcome.finite)
-        if not (finite and np.isfinite(loss)):
+        if not (all(flag.asscalar() for flag in finite) and np.isfinite(loss)):
             kept = checkpoint.checkpoints(loop.checkpoint_folder)
             raise TrainingError(
                 'the %s not finite at epoch %d, step %d (learning rate %g); try a lower --lr; %s'
-                % ('gradients are' if np.isfinite(loss) else 'loss is', outcome.epoch,
-                   outcome.step, loop.trainer.learning_rate,
+                % ('gradients are' if np.isfinite(loss) else 'loss is', *outcome.place,
+                    loop.trainer.learning_rate,
                    'the last good checkpoint is %s' % kept[-1] if kept else
                    'no checkpoint had been written yet'))
         scores = score(logits, outcome.labels)._replace(loss=loss)
@@ -298,8 +266,8 @@ class _Meter:
             self._timed += scores.count
         self._last = 'loss %.4f top1 %.2f' % (scores.loss / scores.count,
                                               100.0 * scores.top1 / scores.count)
-        if (outcome.step + 1) % loop.log_iters == 0:
-            self._line(outcome.step, self._timed / max(now - self._clock, 1e-9))
+        if (outcome.place.step + 1) % loop.log_iters == 0:
+            self._line(outcome.place.step, self._timed / max(now - self._clock, 1e-9))
             self._clock, self._timed, self._window = now, 0, Scores()
 
     def text(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -45,6 +45,10 @@ class Recipe:
         the data set's own.
     augmentation : str, optional
         Name of any preset of `igcnet.data.augment`, instead of `aug_type`.
+    method : str
+        What one update does with a batch, see `igcnet.train.methods`.
+    method_settings : dict
+        What the method leaves open.
     """
 
     name: str
@@ -63,6 +67,8 @@ class Recipe:
     mixup_alpha: float = 0.0
     aug_type: Optional[int] = None
     augmentation: Optional[str] = None
+    method: str = 'plain'
+    method_settings: Dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         at_least = {'num_epochs': 1, 'batch_size': 1, 'warmup_epochs': 0, 'lr_epoch_step': 0,
@@ -188,8 +194,12 @@ def _checked(value: Any, kind: str, where: str) -> Any:
         return value
     if kind.startswith('Tuple') and isinstance(value, (list, tuple)):
         return tuple(_checked(item, 'float', where) for item in value)
-    wanted = {'int': 'a whole number', 'float': 'a number', 'str': 'a word'}
-    raise UsageError('%s=%r: must be %s' % (where, value, wanted.get(kind, 'a list of numbers')))
+    if kind.startswith('Dict') and isinstance(value, dict) and all(
+            isinstance(key, str) for key in value):
+        return value
+    wanted = {'int': 'a whole number', 'float': 'a number', 'str': 'a word',
+              'Tuple': 'a list of numbers', 'Dict': 'a table of names and values'}
+    raise UsageError('%s=%r: must be %s' % (where, value, wanted[kind.split('[')[0]]))
 
 
 def default_recipe(dataset: Optional[str]) -> str:

@@ -28,6 +28,7 @@ from igcnet.registry import get_model
 from igcnet.train import checkpoint
 from igcnet.train.devices import contexts as find_contexts
 from igcnet.train.loop import Loop, make_trainer
+from igcnet.train.methods import find_method, method_settings
 from igcnet.train.runlog import RunLog, plot_curves
 from igcnet.train.settings import RunSettings
 
@@ -82,7 +83,8 @@ def make_reader(settings: RunSettings, data: Data) -> TrainReader:
                                      facts.data_shape, facts.fill)
     return TrainReader(data.train, recipe.batch_size, augmentation, settings.rand_seed,
                        threads=settings.decode_threads, mean=facts.mean, std=facts.std,
-                       on_bad=settings.on_bad)
+                       on_bad=settings.on_bad, resolutions=find_method(recipe.method).resolutions(
+                           recipe, facts.data_shape))
 
 
 def test_io(settings: RunSettings) -> List[Rate]:
@@ -166,6 +168,7 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
         Stopped by a signal, after writing a checkpoint.
     """
     settings = with_seed(with_augmentation(settings))
+    method_settings(settings.recipe)  # a wrong one is better said now than behind the data
     devices = find_contexts(settings.gpus, settings.cpus)
     data = open_data(settings)
     if 'classes' not in settings.network_settings:

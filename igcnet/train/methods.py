@@ -1,0 +1,161 @@
+"""Training methods: what one update does with a batch, from the images to the gradients.
+
+A recipe names its method (``method: plain``) and may set what the method leaves open
+(``method_settings``). The loop does the rest: it reads, calls the method, updates the weights,
+logs and saves.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Type
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd, gluon
+from mxnet.gluon.utils import split_and_load
+
+from igcnet.errors import UsageError
+from igcnet.train.recipes import Recipe
+from igcnet.train.targets import soft_targets, soften
+
+
+class Place(NamedTuple):
+    """Where in a run a step stands: its epoch and its number in the epoch, both from 0.
+
+    Everything random in a step is a function of the run's seed and of this, so that a run can be
+    resumed anywhere.
+    """
+
+    epoch: int
+    step: int
+
+
+class Outcome(NamedTuple):
+    """One step whose numbers are still being computed, an entry for each device in each list.
+
+    ``outputs`` are the logits (N, classes) that are scored, ``losses`` the values (N,) that were
+    minimised.
+    """
+
+    place: Place
+    labels: np.ndarray
+    outputs: List[mx.nd.NDArray]
+    losses: List[mx.nd.NDArray]
+
+
+class Method:
+    """Base class of the training methods; `Plain` shows what one looks like.
+
+    Parameters
+    ----------
+    net : igcnet.layers.Network
+        Initialised on all devices of the run.
+    recipe : Recipe
+    seed : int
+        The run's.
+    steps_per_epoch : int
+
+    Attributes
+    ----------
+    SETTINGS : dict
+        Name and default of everything that a recipe's ``method_settings`` can say; a given value
+        must have the default's type.
+    """
+
+    SETTINGS: Dict[str, Any] = {}
+
+    def __init__(self, net, recipe: Recipe, seed: int, steps_per_epoch: int):
+        self.net, self.recipe, self.seed = net, recipe, seed
+        self.steps_per_epoch = steps_per_epoch
+        self.settings = method_settings(recipe)
+
+    @classmethod
+    def resolutions(cls, recipe: Recipe, input_size: int) -> Tuple[int, ...]:
+        """Sizes in which the reader gives each batch; none: in the data's own, as one array."""
+        return ()
+
+    def gradients(self, place: Place, images, labels: np.ndarray,
+                  contexts: Sequence[mx.Context]) -> Outcome:
+        """Leave in the parameters the gradient of the loss, summed over the batch.
+
+        Parameters
+        ----------
+        images : numpy.ndarray (N, 3, H, W), or a tuple of them
+            What the reader gives, see `resolutions`.
+        labels : numpy.ndarray, float32 (N,)
+            Class numbers.
+        contexts : list of Context
+            The devices; each computes an equal part of the batch.
+        """
+        raise NotImplementedError
+
+
+class Plain(Method):
+    """Cross-entropy of the whole network, with the recipe's smoothing and mixing."""
+
+    def __init__(self, net, recipe, seed, steps_per_epoch):
+        super().__init__(net, recipe, seed, steps_per_epoch)
+        self.loss = gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=not soft_targets(recipe))
+        self.loss.hybridize()
+
+    def gradients(self, place, images, labels, contexts):
+        targets = labels
+        if soft_targets(self.recipe):
+            images, targets = soften(images, labels, self.net.classes, self.recipe,
+                                     (self.seed, *place))
+        data, target = on_devices(contexts, images, targets)
+        with autograd.record():
+            outputs = [self.net(x) for x in data]
+            losses = [self.loss(y, t) for y, t in zip(outputs, target)]
+        autograd.backward(losses)
+        return Outcome(place, labels, outputs, losses)
+
+
+METHODS: Dict[str, Type[Method]] = {'plain': Plain}
+
+
+def find_method(name: str) -> Type[Method]:
+    """The method of that name.
+
+    Raises
+    ------
+    UsageError
+        There is none; the message lists all.
+    """
+    if name not in METHODS:
+        raise UsageError('method=%s: must be one of %s' % (name, ', '.join(METHODS)))
+    return METHODS[name]
+
+
+def method_settings(recipe: Recipe) -> Dict[str, Any]:
+    """The settings of a recipe's method, each with its default where the recipe is silent.
+
+    Raises
+    ------
+    UsageError
+        Unknown method or setting, or a value of another type than the default's.
+    """
+    known = find_method(recipe.method).SETTINGS
+    for key, value in recipe.method_settings.items():
+        if key not in known:
+            raise UsageError('method_settings: method %s has no setting %r; it has %s' % (
+                recipe.method, key, ', '.join(known) or 'none'))
+        if not _same_kind(value, known[key]):
+            raise UsageError('method_settings: %s=%r: must be like %r' % (key, value, known[key]))
+    return {**known, **recipe.method_settings}
+
+
+def on_devices(contexts: Sequence[mx.Context], *arrays: np.ndarray) -> List[List[mx.nd.NDArray]]:
+    """Each array in equal parts on the devices; on fewer devices if there are fewer images."""
+    contexts = contexts[:max(1, min(len(contexts), len(arrays[0])))]
+    return [split_and_load(mx.nd.array(array, dtype=array.dtype), contexts, even_split=False)
+            for array in arrays]
+
+
+def _same_kind(value: Any, default: Any) -> bool:
+    if isinstance(default, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(default, (list, tuple)):
+        return isinstance(value, (list, tuple)) and all(
+            isinstance(item, (int, float)) and not isinstance(item, bool) for item in value)
+    return type(value) is type(default)
