@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kChunk = 64;             // channels of a task where the groups alone are too few
 constexpr int kEnoughTasks = 16;       // a rule of the shapes, not of the threads
-constexpr size_t kStrip = 64 * 1024;   // floats of a strip of normalised input
+constexpr size_t kStrip = 64 * 1024;   // floats of a strip of input that is copied
 
 // A 1x1 convolution of stride 1 does not care where rows end: rows of up to 128 pixels.
 inline Convolution with_long_rows(Convolution c) {
@@ -22,17 +22,29 @@ inline Convolution with_long_rows(Convolution c) {
   return c;
 }
 
-// Rows first..last-1 of a plane of block `block` as the norm makes them.
-inline void normalise(const Norm& norm, int channel, const LaneMask& mask, const float* from,
-                      size_t pixels, float* to) {
-  const vec scale = spread(norm.scale[channel]);
-  vec shift[kParts];
-  for (int h = 0; h < kParts; ++h) shift[h] = mask.part[h] * norm.shift[channel];
-  for (size_t p = 0; p < pixels; ++p)
-    for (int h = 0; h < kParts; ++h) {
-      const size_t at = p * kLanes + h * kWidth;
-      store(to + at, activate(load(from + at) * scale + shift[h], norm.act));
+// Rows of a plane as the norm makes them, or as they are where the norm has no scale. Each is
+// copied between `pad` pixels of zeros, so that a row of the kernel can be read anywhere.
+inline void fetch(const Norm& norm, int channel, const LaneMask& mask, const float* from, int rows,
+                  int width, int pad, float* to) {
+  vec scale = {}, shift[kParts] = {};
+  if (norm.scale) {
+    scale = spread(norm.scale[channel]);
+    for (int h = 0; h < kParts; ++h) shift[h] = mask.part[h] * norm.shift[channel];
+  }
+  const size_t row = static_cast<size_t>(width) * kLanes, edge = static_cast<size_t>(pad) * kLanes;
+  for (int r = 0; r < rows; ++r, from += row, to += row + 2 * edge) {
+    memset(to, 0, edge * sizeof(float));
+    memset(to + edge + row, 0, edge * sizeof(float));
+    if (!norm.scale) {
+      memcpy(to + edge, from, row * sizeof(float));
+      continue;
     }
+    for (size_t at = 0; at < row; at += kLanes)
+      for (int h = 0; h < kParts; ++h) {
+        const vec value = load(from + at + h * kWidth) * scale + shift[h];
+        store(to + edge + at + h * kWidth, activate(value, norm.act));
+      }
+  }
 }
 
 // Sums of a plane's values less their first one, lane by lane.
@@ -79,18 +91,16 @@ struct Shifted {
   }
 };
 
-// The taps of output row `row`, where the planes that are read begin with row `base`.
+// The taps of output row `row`; the planes that are read begin with row `base`.
 inline int taps_of(const Convolution& c, int row, int base, Tap* taps) {
   int count = 0;
   for (int ky = 0; ky < c.kernel; ++ky) {
     const int from = row * c.stride + ky - c.pad;
     if (from < 0 || from >= c.in.height) continue;
-    for (int kx = 0; kx < c.kernel; ++kx) {
-      Tap& tap = taps[count++];
-      tap.offset = (static_cast<ptrdiff_t>(from - base) * c.in.width + kx - c.pad) * kLanes;
-      tap.begin = most(0, divide_up(c.pad - kx, c.stride));
-      tap.end = least(c.out.width, divide_down(c.in.width - 1 + c.pad - kx, c.stride) + 1);
-      tap.number = ky * c.kernel + kx;
+    for (int kx = 0; kx < c.kernel; ++kx, ++count) {
+      taps[count].offset = (static_cast<ptrdiff_t>(from - base) * (c.in.width + 2 * c.pad) + kx)
+          * kLanes;
+      taps[count].number = ky * c.kernel + kx;
     }
   }
   return count;
@@ -123,12 +133,12 @@ void convolve_part(const Convolution& c, const Norm& norm, const float* x, const
   const LaneMask mask(c.batch, part.block);
   const size_t row_in = static_cast<size_t>(c.in.width) * kLanes;
 
-  int strip = c.out.height;
-  if (norm.scale) {
-    strip = least(strip, most(1, static_cast<int>(kStrip / (inputs * row_in * c.stride))));
-  }
-  const size_t strip_rows = (strip - 1) * c.stride + c.kernel;
-  float* values = norm.scale ? values_of_thread.floats(inputs * strip_rows * row_in) : nullptr;
+  const bool copied = norm.scale || c.pad;
+  const size_t pitch = row_in + 2 * c.pad * kLanes;
+  const int strip = !copied ? c.out.height : least(
+      c.out.height, most(1, static_cast<int>(kStrip / (inputs * pitch * c.stride))));
+  const size_t plane = ((strip - 1) * c.stride + c.kernel) * pitch;
+  float* values = copied ? values_of_thread.floats(inputs * plane) : nullptr;
   Shifted* sums = reinterpret_cast<Shifted*>(
       sums_of_thread.floats(count * sizeof(Shifted) / sizeof(float)));
   const float** planes = reinterpret_cast<const float**>(
@@ -139,18 +149,13 @@ void convolve_part(const Convolution& c, const Norm& norm, const float* x, const
   Row row = {planes, inputs, taps, 0, c.stride * kLanes, kLanes, c.out.width};
   for (int begin = 0; begin < c.out.height; begin += strip) {
     const int end = least(begin + strip, c.out.height);
-    int base = 0;
-    if (norm.scale) {
-      base = most(0, begin * c.stride - c.pad);
-      const int last = least(c.in.height, (end - 1) * c.stride + c.kernel - c.pad);
-      for (int i = 0; i < inputs; ++i) {
-        float* to = values + i * strip_rows * row_in;
-        normalise(norm, in_plane[i], mask, block + in_plane[i] * c.in.plane() + base * row_in,
-                  static_cast<size_t>(last - base) * c.in.width, to);
-        planes[i] = to;
-      }
-    } else {
-      for (int i = 0; i < inputs; ++i) planes[i] = block + in_plane[i] * c.in.plane();
+    const int base = copied ? most(0, begin * c.stride - c.pad) : 0;
+    const int last = least(c.in.height, (end - 1) * c.stride + c.kernel - c.pad);
+    for (int i = 0; i < inputs; ++i) {
+      const float* from = block + in_plane[i] * c.in.plane() + base * row_in;
+      planes[i] = copied ? values + i * plane : from;
+      if (copied) fetch(norm, in_plane[i], mask, from, last - base, c.in.width, c.pad,
+                        values + i * plane);
     }
     for (int r = begin; r < end; ++r) {
       row.tap_count = taps_of(c, r, base, taps);

@@ -9,13 +9,13 @@ namespace {
 
 // Channels and pixels of a tile: as many sums as the registers hold beside their operands.
 constexpr int kTileChannels = kWidth == 16 ? 8 : kWidth == 8 ? 4 : 2;
-constexpr int tile_pixels(int channels) { return kWidth < 16 ? 1 : channels == 8 ? 2 : 4; }
+constexpr int tile_pixels(int channels) {
+  return kWidth < 16 ? 1 : channels == 8 ? 2 : channels == 4 ? 4 : 8;
+}
 
-// What one tap of the kernel reads: pixel t of the row reads `offset + t*step` of a plane, for t
-// from `begin` to before `end`; elsewhere is padding.
+// What one tap of the kernel reads: pixel t of the row reads `offset + t*step` of a plane.
 struct Tap {
   ptrdiff_t offset;
-  int begin, end;
   int number;  // which one of the kernel*kernel
 };
 
@@ -40,31 +40,15 @@ template <int CO, int P>
 inline void tile(const Row& row, const float* weight, float* const* out, int t) {
   vec sums[CO][P * kParts] = {};
   for (int k = 0; k < row.tap_count; ++k) {
-    const Tap& tap = row.taps[k];
-    const ptrdiff_t start = tap.offset + t * row.step;
-    const float* w = weight + static_cast<size_t>(tap.number) * row.inputs * CO;
-    if (tap.begin <= t && t + P <= tap.end) {
-      for (int i = 0; i < row.inputs; ++i, w += CO) {
-        const float* from = row.planes[i] + start;
-        vec x[P * kParts];
-        for (int p = 0; p < P; ++p)
-          for (int h = 0; h < kParts; ++h) x[p * kParts + h] = load(from + p * row.step + h * kWidth);
-        for (int c = 0; c < CO; ++c)
-          for (int p = 0; p < P * kParts; ++p) sums[c][p] += x[p] * w[c];
-      }
-    } else {
-      for (int p = 0; p < P; ++p) {
-        if (t + p < tap.begin || t + p >= tap.end) continue;
-        const float* wp = w;
-        for (int i = 0; i < row.inputs; ++i, wp += CO)
-          for (int h = 0; h < kParts; ++h) {
-            const vec x = load(row.planes[i] + start + p * row.step + h * kWidth);
-            // `p` is no constant here: choose the sum without making the array leave registers.
-            for (int q = 0; q < P; ++q)
-              if (q == p)
-                for (int c = 0; c < CO; ++c) sums[c][q * kParts + h] += x * wp[c];
-          }
-      }
+    const ptrdiff_t start = row.taps[k].offset + t * row.step;
+    const float* w = weight + static_cast<size_t>(row.taps[k].number) * row.inputs * CO;
+    for (int i = 0; i < row.inputs; ++i, w += CO) {
+      const float* from = row.planes[i] + start;
+      vec x[P * kParts];
+      for (int p = 0; p < P; ++p)
+        for (int h = 0; h < kParts; ++h) x[p * kParts + h] = load(from + p * row.step + h * kWidth);
+      for (int c = 0; c < CO; ++c)
+        for (int p = 0; p < P * kParts; ++p) sums[c][p] += x[p] * w[c];
     }
   }
   for (int c = 0; c < CO; ++c)

@@ -13,21 +13,19 @@ struct NormSums {
   double *gradient, *product;
 };
 
-// What the gradient of input row `row` reads, for the pixels `phase`, `phase` + stride, ...
-inline int gradient_taps(const Convolution& c, int row, int phase, int length, Tap* taps) {
+// What the gradient of input row `row` reads, for the pixels `phase`, `phase` + stride, ...; the
+// planes that are read begin with row `base` of the output.
+inline int gradient_taps(const Convolution& c, int row, int phase, int base, Tap* taps) {
   int count = 0;
   for (int ky = 0; ky < c.kernel; ++ky) {
     const int y = row + c.pad - ky;
-    if (y < 0 || y % c.stride || y / c.stride >= c.out.height) continue;
+    if (y < 0 || (c.stride > 1 && y % c.stride) || y / c.stride >= c.out.height) continue;
     for (int kx = 0; kx < c.kernel; ++kx) {
       const int x = phase + c.pad - kx;
-      if (x % c.stride) continue;
-      Tap& tap = taps[count++];
-      const int shift = x / c.stride;
-      tap.offset = (static_cast<ptrdiff_t>(y / c.stride) * c.out.width + shift) * kLanes;
-      tap.begin = most(0, -shift);
-      tap.end = least(length, c.out.width - shift);
-      tap.number = ky * c.kernel + kx;
+      if (c.stride > 1 && x % c.stride) continue;
+      taps[count].offset = (static_cast<ptrdiff_t>(y / c.stride - base)
+          * (c.out.width + 2 * c.pad) + x / c.stride + c.pad) * kLanes;
+      taps[count++].number = ky * c.kernel + kx;
     }
   }
   return count;
@@ -63,7 +61,7 @@ inline double sum_of_lanes(const float* lanes) {
 void input_gradient_part(const Convolution& c, const Norm& norm, const float* x,
                          const float* packed, const float* dz, float* dx, const NormSums& sums,
                          const Part& part) {
-  static thread_local Scratch sums_of_thread, pointers_of_thread;
+  static thread_local Scratch values_of_thread, sums_of_thread, pointers_of_thread;
   const int inputs = c.group_out(), count = part.end - part.begin;
   const int* in_plane = c.in_plane + part.group * c.group_in() + part.begin;
   const int* out_plane = c.out_plane + part.group * inputs;
@@ -74,17 +72,38 @@ void input_gradient_part(const Convolution& c, const Norm& norm, const float* x,
   const float** planes = reinterpret_cast<const float**>(
       pointers_of_thread.floats((inputs + count) * sizeof(float*) / sizeof(float)));
   float** out = const_cast<float**>(planes + inputs);
-  for (int i = 0; i < inputs; ++i)
-    planes[i] = dz + part.block * c.out.block() + out_plane[i] * c.out.plane();
   memset(lanes, 0, 2 * kLanes * count * sizeof(float));
+
+  // Strips of input rows; what they read of the output's gradient is copied between zeros.
+  const size_t row_out = static_cast<size_t>(c.out.width) * kLanes;
+  const size_t pitch = row_out + 2 * c.pad * kLanes;
+  const int strip = !c.pad ? c.in.height : least(
+      c.in.height, most(1, static_cast<int>(kStrip * c.stride / (inputs * pitch))));
+  const size_t plane = (static_cast<size_t>(strip) / c.stride + c.kernel) * pitch;
+  float* values = c.pad ? values_of_thread.floats(inputs * plane) : nullptr;
+  const Norm none = {nullptr, nullptr, nullptr, kNone};
+  const LaneMask mask(c.batch, part.block);
 
   Tap taps[9];
   Row row = {planes, inputs, taps, 0, kLanes, c.stride * kLanes, 0};
+  int base = 0;
   for (int r = 0; r < c.in.height; ++r) {
+    if (r % strip == 0) {
+      base = c.pad ? most(0, divide_up(r + c.pad - c.kernel + 1, c.stride)) : 0;
+      const int last = least(c.out.height, (least(r + strip, c.in.height) - 1 + c.pad) / c.stride
+                             + 1);
+      for (int i = 0; i < inputs; ++i) {
+        const float* from = dz + part.block * c.out.block() + out_plane[i] * c.out.plane()
+            + base * row_out;
+        planes[i] = c.pad ? values + i * plane : from;
+        if (c.pad && last > base) fetch(none, 0, mask, from, last - base, c.out.width, c.pad,
+                                        values + i * plane);
+      }
+    }
     const size_t at = static_cast<size_t>(r) * c.in.width * kLanes;
     for (int phase = 0; phase < least(c.stride, c.in.width); ++phase) {
       row.length = divide_up(c.in.width - phase, c.stride);
-      row.tap_count = gradient_taps(c, r, phase, row.length, taps);
+      row.tap_count = gradient_taps(c, r, phase, base, taps);
       for (int i = 0; i < count; ++i)
         out[i] = dx + block_in + in_plane[i] * c.in.plane() + at + phase * kLanes;
       correlate(row, count, weight, c.taps(), out);
@@ -135,22 +154,6 @@ void finish_norm(int batch, const Map& map, const Norm& norm, const float* x, fl
         store(to + at, load(to + at) * a + (load(from + at) * b + base));
     }
   }
-}
-
-void input_gradient(const Convolution& given, const Norm& norm, const float* x,
-                    const float* weight, const float* dz, float* dx, const NormGradient& result) {
-  const Convolution c = with_long_rows(given);
-  Array<float> packed(static_cast<size_t>(c.out.channels) * c.group_in() * c.taps());
-  pack(c, weight, true, packed);
-  const size_t planes = static_cast<size_t>(c.blocks) * c.in.channels;
-  Array<double> gradient(planes), product(planes);
-  const NormSums sums = {gradient, product};
-  const int chunks = chunks_of(c, c.group_in());
-#pragma omp parallel for schedule(dynamic)
-  for (int task = 0; task < c.blocks * c.groups * chunks; ++task)
-    input_gradient_part(c, norm, x, packed, dz, dx, sums,
-                        Part(task, c.groups, chunks, c.group_in()));
-  if (norm.scale) finish_norm(c.batch, c.in, norm, x, dx, sums, result);
 }
 
 }  // namespace

@@ -8,11 +8,30 @@
 namespace igcnet {
 namespace {
 
-void convolve_backward(const Convolution& c, const Norm& norm, const float* x,
+void convolve_backward(const Convolution& given, const Norm& norm, const float* x,
                        const float* weight, const float* dz, float* dx, float* dweight,
                        const NormGradient& result) {
-  weight_gradient(c, norm, x, dz, dweight);
-  input_gradient(c, norm, x, weight, dz, dx, result);
+  const Convolution c = with_long_rows(given);
+  const WeightTasks tasks(c);
+  Array<float> packed(tasks.count), parts(tasks.splits * tasks.count);
+  pack(c, weight, true, packed);
+  memset(parts, 0, tasks.splits * tasks.count * sizeof(float));
+  const size_t planes = static_cast<size_t>(c.blocks) * c.in.channels;
+  Array<double> gradient(planes), product(planes);
+  const NormSums sums = {gradient, product};
+  const int chunks = chunks_of(c, c.group_in());
+  const int weights = tasks.tiles * tasks.splits, inputs = c.blocks * c.groups * chunks;
+  // Where both kinds of task are a block's group, each pair reads the same planes.
+  const bool pairs = weights == inputs && tasks.tiles == c.groups && chunks == 1;
+#pragma omp parallel for schedule(dynamic)
+  for (int task = 0; task < (pairs ? weights : weights + inputs); ++task) {
+    if (task < weights) weight_task(c, tasks, norm, x, dz, parts, task);
+    if (pairs || task >= weights)
+      input_gradient_part(c, norm, x, packed, dz, dx, sums,
+                          Part(pairs ? task : task - weights, c.groups, chunks, c.group_in()));
+  }
+  add_splits(tasks, parts, dweight);
+  if (norm.scale) finish_norm(c.batch, c.in, norm, x, dx, sums, result);
 }
 
 void nesterov(size_t count, float* weight, float* moment, const float* gradient, float rate,

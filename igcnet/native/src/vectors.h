@@ -29,12 +29,14 @@ inline vec load(const float* from) { return *reinterpret_cast<const vec*>(from);
 inline void store(float* to, vec value) { *reinterpret_cast<vec*>(to) = value; }
 inline vec spread(float value) { return value - vec{}; }
 
+typedef float quad __attribute__((vector_size(16), aligned(4), may_alias));
+
 inline float sum(vec value) {
-  float half[kWidth];
-  store(half, value);
-  for (int width = kWidth / 2; width; width /= 2)
-    for (int i = 0; i < width; ++i) half[i] += half[i + width];
-  return half[0];
+  float part[kWidth];
+  store(part, value);
+  quad total = *reinterpret_cast<const quad*>(part);
+  for (int i = 4; i < kWidth; i += 4) total += *reinterpret_cast<const quad*>(part + i);
+  return (total[0] + total[1]) + (total[2] + total[3]);
 }
 
 inline vec activate(vec value, int act) {
@@ -110,7 +112,6 @@ class Array {
 constexpr int least(int a, int b) { return a < b ? a : b; }
 constexpr int most(int a, int b) { return a > b ? a : b; }
 inline int divide_up(int a, int b) { return (a + b - 1) / b; }
-inline int divide_down(int a, int b) { return a >= 0 ? a / b : -divide_up(-a, b); }
 
 }  // namespace
 }  // namespace igcnet

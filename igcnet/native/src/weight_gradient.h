@@ -25,10 +25,6 @@ template <int K, int CO, int CI>
 void piece_sums(const Convolution& c, const Piece& piece, int ky, int o, int i, float* result,
                 ptrdiff_t stride_o) {
   vec sums[CO][CI][K] = {};
-  // Pixels where the whole row of the kernel is inside.
-  const int first = most(0, divide_up(c.pad, c.stride));
-  const int last = most(first, least(c.out.width,
-                                     divide_down(c.in.width - c.kernel + c.pad, c.stride) + 1));
   const ptrdiff_t step = static_cast<ptrdiff_t>(c.stride) * kLanes;
   for (int b = 0; b < piece.blocks; ++b)
     for (int row = piece.begin; row < piece.end; ++row) {
@@ -37,11 +33,11 @@ void piece_sums(const Convolution& c, const Piece& piece, int ky, int o, int i, 
       const float *from[CI], *grad[CO];
       for (int k = 0; k < CI; ++k)
         from[k] = piece.x[i + k] + b * piece.x_block
-            + static_cast<ptrdiff_t>(y - piece.base) * c.in.width * kLanes - c.pad * kLanes;
+            + static_cast<ptrdiff_t>(y - piece.base) * (c.in.width + 2 * c.pad) * kLanes;
       for (int k = 0; k < CO; ++k)
         grad[k] = piece.dz[o + k] + b * piece.dz_block
             + static_cast<ptrdiff_t>(row) * c.out.width * kLanes;
-      for (int t = first; t < last; ++t)
+      for (int t = 0; t < c.out.width; ++t)
         for (int h = 0; h < kLanes; h += kWidth) {
           vec g[CO];
           for (int k = 0; k < CO; ++k) g[k] = load(grad[k] + t * kLanes + h);
@@ -51,21 +47,6 @@ void piece_sums(const Convolution& c, const Piece& piece, int ky, int o, int i, 
               for (int k = 0; k < CO; ++k) sums[k][j][kx] += g[k] * x;
             }
         }
-      if (K == 1 && c.pad == 0 && first == 0 && last == c.out.width) continue;
-      for (int t = 0; t < c.out.width; ++t) {
-        if (t == first && last > first) t = last;
-        if (t >= c.out.width) break;
-        for (int h = 0; h < kLanes; h += kWidth)
-          for (int kx = 0; kx < K; ++kx) {
-            const int column = t * c.stride + kx - c.pad;
-            if (column < 0 || column >= c.in.width) continue;
-            for (int j = 0; j < CI; ++j) {
-              const vec x = load(from[j] + t * step + kx * kLanes + h);
-              for (int k = 0; k < CO; ++k)
-                sums[k][j][kx] += load(grad[k] + t * kLanes + h) * x;
-            }
-          }
-      }
     }
   for (int k = 0; k < CO; ++k)
     for (int j = 0; j < CI; ++j)
@@ -130,9 +111,11 @@ void weight_gradient_part(const Convolution& c, const Norm& norm, const float* x
   const int blocks = pixels >= kPixels ? 1 : most(1, kPixels / pixels);
   const int rows = pixels >= kPixels ? most(1, kPixels / c.out.width) : c.out.height;
   const size_t row_in = static_cast<size_t>(c.in.width) * kLanes;
-  const size_t plane = (static_cast<size_t>(rows - 1) * c.stride + c.kernel) * row_in;
+  const bool copied = norm.scale || c.pad;
+  const size_t plane = (static_cast<size_t>(rows - 1) * c.stride + c.kernel)
+      * (row_in + 2 * c.pad * kLanes);
   const float *planes_dz[kSide], *planes_x[kSide];
-  float* values = norm.scale ? values_of_thread.floats(blocks * inputs * plane) : nullptr;
+  float* values = copied ? values_of_thread.floats(blocks * inputs * plane) : nullptr;
   const ptrdiff_t stride_o = static_cast<ptrdiff_t>(c.group_in()) * c.taps();
   float* to = result + (static_cast<size_t>(group) * c.group_out() + o0) * stride_o
       + i0 * c.taps();
@@ -148,18 +131,16 @@ void weight_gradient_part(const Convolution& c, const Norm& norm, const float* x
       piece.end = least(begin + rows, c.out.height);
       const int from = most(0, begin * c.stride - c.pad);
       const int until = least(c.in.height, (piece.end - 1) * c.stride + c.kernel - c.pad);
-      piece.base = norm.scale ? from : 0;
-      piece.x_block = norm.scale ? inputs * plane : c.in.block();
+      piece.base = copied ? from : 0;
+      piece.x_block = copied ? inputs * plane : c.in.block();
       for (int i = 0; i < inputs; ++i) {
         const int channel = c.in_plane[group * c.group_in() + i0 + i];
         const float* source = x + b * c.in.block() + channel * c.in.plane();
-        planes_x[i] = norm.scale ? values + i * plane : source;
-        if (!norm.scale || until <= from) continue;
-        for (int k = 0; k < piece.blocks; ++k)
-          normalise(norm, channel, LaneMask(c.batch, b + k),
-                    source + k * c.in.block() + from * row_in,
-                    static_cast<size_t>(until - from) * c.in.width,
-                    values + (static_cast<size_t>(k) * inputs + i) * plane);
+        planes_x[i] = copied ? values + i * plane : source;
+        for (int k = 0; copied && k < piece.blocks; ++k)
+          fetch(norm, channel, LaneMask(c.batch, b + k), source + k * c.in.block() + from * row_in,
+                until - from, c.in.width, c.pad,
+                values + (static_cast<size_t>(k) * inputs + i) * plane);
       }
       if (c.kernel == 3) piece_outputs<3>(c, piece, o1 - o0, inputs, to, stride_o);
       else piece_outputs<1>(c, piece, o1 - o0, inputs, to, stride_o);
@@ -167,26 +148,36 @@ void weight_gradient_part(const Convolution& c, const Norm& norm, const float* x
   }
 }
 
-void weight_gradient(const Convolution& given, const Norm& norm, const float* x, const float* dz,
-                     float* dweight) {
-  const Convolution c = with_long_rows(given);
-  const int sides_o = divide_up(c.group_out(), kSide), sides_i = divide_up(c.group_in(), kSide);
-  const int tiles = c.groups * sides_o * sides_i;
-  const int splits = tiles < kWeightTasks ? c.blocks : 1;
-  const size_t count = static_cast<size_t>(c.out.channels) * c.group_in() * c.taps();
-  Array<float> parts(splits * count);
-  memset(parts, 0, splits * count * sizeof(float));
-#pragma omp parallel for schedule(dynamic)
-  for (int task = 0; task < tiles * splits; ++task) {
-    const int split = task / tiles, tile = task % tiles;
-    const int o0 = tile % sides_o * kSide, i0 = tile / sides_o % sides_i * kSide;
-    weight_gradient_part(c, norm, x, dz, parts + split * count, tile / (sides_o * sides_i), o0,
-                         least(o0 + kSide, c.group_out()), i0, least(i0 + kSide, c.group_in()),
-                         splits == 1 ? 0 : split, splits == 1 ? c.blocks : split + 1);
+// How the work is shared out, by shape alone. A split is a block of images with sums of its own.
+struct WeightTasks {
+  int sides_o, sides_i, tiles, splits, blocks;
+  size_t count;
+  explicit WeightTasks(const Convolution& c)
+      : sides_o(divide_up(c.group_out(), kSide)), sides_i(divide_up(c.group_in(), kSide)),
+        tiles(c.groups * sides_o * sides_i), blocks(c.blocks),
+        count(static_cast<size_t>(c.out.channels) * c.group_in() * c.taps()) {
+    // Large maps leave the caches from block to block anyway.
+    const bool large = c.out.height * c.out.width >= kPixels && sides_o * sides_i == 1;
+    splits = large || tiles < kWeightTasks ? blocks : 1;
   }
-  for (size_t k = 0; k < count; ++k) {
+};
+
+inline void weight_task(const Convolution& c, const WeightTasks& tasks, const Norm& norm,
+                        const float* x, const float* dz, float* parts, int task) {
+  const int split = task / tasks.tiles, tile = task % tasks.tiles;
+  const int o0 = tile % tasks.sides_o * kSide;
+  const int i0 = tile / tasks.sides_o % tasks.sides_i * kSide;
+  weight_gradient_part(c, norm, x, dz, parts + split * tasks.count,
+                       tile / (tasks.sides_o * tasks.sides_i), o0,
+                       least(o0 + kSide, c.group_out()), i0, least(i0 + kSide, c.group_in()),
+                       tasks.splits == 1 ? 0 : split,
+                       tasks.splits == 1 ? tasks.blocks : split + 1);
+}
+
+inline void add_splits(const WeightTasks& tasks, const float* parts, float* dweight) {
+  for (size_t k = 0; k < tasks.count; ++k) {
     float total = parts[k];
-    for (int s = 1; s < splits; ++s) total += parts[s * count + k];
+    for (int s = 1; s < tasks.splits; ++s) total += parts[s * tasks.count + k];
     dweight[k] = total;
   }
 }
