@@ -12,8 +12,8 @@ from igcnet.convert.torch_file import read_torch
 from igcnet.errors import UsageError
 from igcnet.layers import DynamicGroupConv
 from igcnet.layers.dynamic import hidden_units, inactive_count
-from igcnet.layers.lowering import LOWERINGS
 
+LOWERINGS = ('stock', 'blocked')
 CASES = ('dgc_layer_1x1', 'dgc_layer_3x3s2', 'dgc_layer_ties')
 NODES = ('saliency', 'mask', 'gated')
 

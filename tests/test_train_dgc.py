@@ -6,6 +6,7 @@ import signal
 import mxnet as mx
 import numpy as np
 import pytest
+from loops import RECIPE, assert_same_bits, make_loop, parameters, random_batches, silent
 from test_convert_dgc import (
     RUNS,
     TRAINING_TOLERANCES,
@@ -13,7 +14,6 @@ from test_convert_dgc import (
     maximum_difference,
     relative_difference,
 )
-from test_loop import RECIPE, assert_same_bits, make_loop, parameters, random_batches, silent
 
 import igcnet
 from igcnet.convert.families.dgc import torch_names
@@ -78,7 +78,8 @@ def test_counts_follow_the_steps_without_a_new_graph(tmp_path):
     def look(epoch, step):
         seen.append([layer.inactive for layer in loop.net.dynamic_layers])
         graphs.add(id(loop.method.block._cached_op))
-    loop = make_loop(tmp_path, batches, DYNAMIC, before_step=look, make_net=dynamic_net)
+    loop = make_loop(tmp_path, batches, DYNAMIC, before_step=look,
+                     net=dynamic_net([mx.cpu()]))
     loop.run(silent)
     layers = loop.net.dynamic_layers
     # What a step finds was set by the one before it.
@@ -93,21 +94,22 @@ def test_counts_follow_the_steps_without_a_new_graph(tmp_path):
 @pytest.mark.parametrize('contexts', [[mx.cpu()], [mx.cpu(0), mx.cpu(1)]])
 def test_resuming_in_mid_epoch_gives_the_same_bits(tmp_path, contexts):
     batches = random_batches(5)
-    straight = make_loop(tmp_path / 'straight', batches, DYNAMIC, contexts, make_net=dynamic_net)
+    straight = make_loop(tmp_path / 'straight', batches, DYNAMIC, contexts,
+                         net=dynamic_net(contexts))
     straight.run(silent)
 
     def interrupt(epoch, step):
         if (epoch, step) == (1, 2):
             os.kill(os.getpid(), signal.SIGINT)
     stopped = make_loop(tmp_path / 'stopped', batches, DYNAMIC, contexts, before_step=interrupt,
-                        make_net=dynamic_net)
+                        net=dynamic_net(contexts))
     with pytest.raises(Interrupted):
         stopped.run(silent)
     stopped.log.close()
     saved = checkpoint.checkpoints(tmp_path / 'stopped' / 'checkpoints')[-1]
     assert saved.name == '0001-000003'
     resumed = make_loop(tmp_path / 'stopped', batches, DYNAMIC, contexts, resume=saved,
-                        make_net=dynamic_net)
+                        net=dynamic_net(contexts))
     # Held from the checkpoint: at the next step the schedule alone decides again.
     assert [layer.inactive for layer in resumed.net.dynamic_layers] == [
         inactive_count(7 / 20, layer.in_channels, 0.25) for layer in resumed.net.dynamic_layers]
@@ -120,7 +122,7 @@ def test_a_plain_network_trains_as_by_the_plain_method(tmp_path):
     found = []
     for method in ('plain', 'dgc'):
         loop = make_loop(tmp_path / method, random_batches(3), DYNAMIC.override(
-            method=method, num_epochs=1), make_net=plain_net)
+            method=method, num_epochs=1), net=plain_net([mx.cpu()]))
         loop.run(silent)
         found.append(parameters(loop.net))
     assert_same_bits(*found)
@@ -159,6 +161,6 @@ def test_refuses():
     net = dynamic_net([mx.cpu()])
     with pytest.raises(UsageError, match='group_lasso_lambda=-1: must be at least 0'):
         DynamicGroups(net, DYNAMIC.override(method_settings={'group_lasso_lambda': -1.0}), 0, 4)
-    net.output.weight.list_ctx = lambda: [mx.gpu(1)]
-    with pytest.raises(UsageError, match=r"--lowering blocked: .* not on gpu\(1\); use 'stock'"):
+    net.output.weight._ctx_list = [mx.gpu(1)]
+    with pytest.raises(UsageError, match="on a GPU have 'stock' alone"):
         DynamicGroups(net, DYNAMIC, 0, 4)

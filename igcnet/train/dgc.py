@@ -7,10 +7,10 @@ and before each step the layers are told how many channels to drop.
 
 from __future__ import annotations
 
-import mxnet as mx
 from mxnet import autograd
 
 from igcnet.errors import UsageError
+from igcnet.layers.lowering import on_gpu
 from igcnet.train.methods import METHODS, Outcome, Plain, on_devices
 
 
@@ -23,9 +23,10 @@ class DynamicGroups(Plain):
     Raises
     ------
     UsageError
-        A negative factor, or the lowering 'blocked' on a GPU.
+        A negative factor, or another lowering than 'stock' on a GPU.
     """
 
+    SCALES_LOSS = True
     SETTINGS = {'group_lasso_lambda': 1e-5}
 
     def __init__(self, net, recipe, seed, steps_per_epoch):
@@ -37,11 +38,8 @@ class DynamicGroups(Plain):
         self.layers = getattr(net, 'dynamic_layers', [])
         if not self.layers:
             return
-        on_gpu = [context for context in net.output.weight.list_ctx() if context != mx.cpu(
-            context.device_id)]
-        if on_gpu and self.layers[0].lowering != 'stock':
-            raise UsageError("--lowering blocked: dynamic group convolutions have it on the CPU "
-                             "alone, not on %s; use 'stock'" % on_gpu[0])
+        if on_gpu(net) and any(layer.lowering != 'stock' for layer in self.layers):
+            raise UsageError("--lowering: dynamic group convolutions on a GPU have 'stock' alone")
         self.block = net.with_lasso()
         self.block.hybridize(static_alloc=True, static_shape=True)
 
@@ -60,7 +58,7 @@ class DynamicGroups(Plain):
                 outputs.append(logits)
                 losses.append(self.loss(logits, t)
                               + self.settings['group_lasso_lambda'] * lasso.sum(axis=1))
-        autograd.backward(losses)
+        self.backward(losses)
         return Outcome(place, labels, outputs, losses)
 
 
