@@ -133,26 +133,23 @@ def train(settings: RunSettings, folder: Optional[Path] = None, load_epoch: int 
     """
     with contextlib.ExitStack() as held:
         if folder is None:
-            _train(settings, lambda: held.enter_context(new_run_folder(settings)), load_epoch)
+            _train(settings, lambda whole: held.enter_context(new_run_folder(whole)), load_epoch)
             return
         held.enter_context(locked(folder))
         clear_temporary(folder)
         warnings: List[str] = []
         path = find_checkpoint(folder, load_epoch or None, warnings.append)
-        if abandon_after(path):  # what was exported is of a later time, too
-            with contextlib.suppress(FileNotFoundError):
-                exported_paths(folder / settings.run_name)[-1].unlink()
         if _is_finished(settings, folder, path):
-            print('%s: finished after %d epochs; there is nothing left to do'
-                  % (folder, settings.recipe.num_epochs))
+            print('%s: the run has finished; there is nothing left to do' % folder)
             return
-        _train(settings, lambda: folder, 0, path, warnings)
+        _train(settings, lambda whole: folder, 0, path, warnings)
 
 
 def _is_finished(settings: RunSettings, folder: Path, path: Path) -> bool:
-    """Whether the newest checkpoint, at `path`, is that of the end, and has been exported."""
+    """Whether the checkpoint at `path` is the newest, that of the end, and has been exported."""
     position = checkpoint.read_state(path).position
-    if position.epoch < settings.recipe.num_epochs:
+    if (position.epoch < settings.recipe.num_epochs
+            or path != checkpoint.checkpoints(path.parent)[-1]):
         return False
     symbol, params, _ = exported_paths(folder / settings.run_name)
     try:
@@ -162,7 +159,7 @@ def _is_finished(settings: RunSettings, folder: Path, path: Path) -> bool:
     return manifest is not None and manifest.get('figures', {}).get('update') == position.update
 
 
-def _train(settings: RunSettings, open_folder: Callable[[], Path], load_epoch: int,
+def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], load_epoch: int,
            resume_from: Optional[Path] = None, warnings: Sequence[str] = ()) -> None:
     if settings.deterministic:
         enforce_determinism()
@@ -218,7 +215,11 @@ def _train(settings: RunSettings, open_folder: Callable[[], Path], load_epoch: i
                          'bits cannot be promised: %s' % (resume_from, changes))
     state.environment = conditions
 
-    folder = open_folder()
+    folder = open_folder(settings)
+    # From here on the run is what it was at the checkpoint.
+    if resume_from is not None and abandon_after(resume_from):
+        with contextlib.suppress(FileNotFoundError):  # an export of the future, too
+            exported_paths(folder / settings.run_name)[-1].unlink()
     log = RunLog(folder, state.history)
     try:
         parameters = count_parameters(net)
