@@ -19,6 +19,7 @@ from igcnet.convert import read_ndarrays
 from igcnet.errors import UsageError
 from igcnet.train.distributed import ALONE, connect
 from igcnet.train.metrics import Scores
+from igcnet.train.recipes import Recipe
 from igcnet.train.run import check_batch
 from igcnet.train.runlog import read_metrics
 
@@ -247,9 +248,10 @@ def test_every_device_of_every_worker_gets_a_part_of_the_batch():
         some = Some()
         some.size = size
         return some
-    check_batch(8, 2, workers(2, [2, 2]))
+    recipe = Recipe('test', num_epochs=1, batch_size=8, lr=0.1)
+    check_batch(recipe, 2, workers(2, [2, 2]))
     for batch, devices, message in ((9, [2, 2], 'does not divide by 2 workers'),
                                     (2, [2, 2], 'too small for 4 devices'),
                                     (8, [2, 1], 'the same number of devices')):
         with pytest.raises(UsageError, match=message):
-            check_batch(batch, 2, workers(2, devices))
+            check_batch(recipe.override(batch_size=batch), 2, workers(2, devices))

@@ -19,6 +19,7 @@ from igcnet.cli.common import (
     positive_int,
     run,
     seed,
+    words,
 )
 from igcnet.cli.network_options import add_network_options, network_from
 from igcnet.errors import UsageError
@@ -65,8 +66,12 @@ def build_parser() -> Parser:
 
     recipe = parser.add_argument_group('recipe', 'every value of the recipe can be overridden')
     recipe.add_argument('--recipe', metavar='NAME|FILE',
-                        help="igc-cifar, igc-svhn, igc-imagenet (the original's), modern, or a "
-                             "YAML file (default: the original's for the data set)")
+                        help="name of a recipe of the package, such as igc-cifar, "
+                             'menet-sgd-120-nesterov or modern (docs/training.md has them all), '
+                             "or a YAML file (default: the IGC original's for the data set)")
+    recipe.add_argument('--set', nargs='+', action='extend', metavar='KEY=VALUE', dest='pairs',
+                        help='any values of the recipe: optimizer=sgd wd=4e-5 lr_steps=30,60 '
+                             'method_settings.NAME=VALUE')
     recipe.add_argument('--num-epochs', type=positive_int, metavar='N')
     recipe.add_argument('--batch-size', type=positive_int, metavar='N',
                         help='total over all devices of all workers')
@@ -81,6 +86,20 @@ def build_parser() -> Parser:
     recipe.add_argument('--augmentation', metavar='NAME',
                         help='any preset of `igcnet augment --list`, instead of --aug-type')
 
+    weights = parser.add_argument_group('weights to start from')
+    weights.add_argument('--load-model', metavar='FILE',
+                         help='all weights: a .params file in any layout, or a checkpoint of the '
+                              'PyTorch original')
+    weights.add_argument('--pretrained', metavar='FILE',
+                         help='the same for fine-tuning: all but the classifier, which is new')
+    weights.add_argument('--freeze', type=words, metavar='PATTERN,...',
+                         help="parameters that stay as they are: 'g0_*,g1_*'; BN of which scale "
+                              'and shift are frozen keeps its running statistics as well')
+    weights.add_argument('--teacher', metavar='NETWORK',
+                         help='distillation: learn from this network, too; '
+                              '--set method_settings.temperature=4 method_settings.hard_weight=0.5')
+    weights.add_argument('--teacher-params', metavar='FILE', help='its weights')
+
     device = parser.add_argument_group('devices')
     device.add_argument('--gpus', metavar='N,N,...', help='GPU numbers, such as 0,1')
     device.add_argument('--cpus', type=positive_int, metavar='N',
@@ -94,10 +113,15 @@ def build_parser() -> Parser:
                              '(default: none)')
     device.add_argument('--gc-threshold', type=positive_float, metavar='T',
                         help='what 2bit sends for a gradient of at least so much (default: 0.5)')
-    device.add_argument('--lowering', choices=('stock', 'blocked'),
+    device.add_argument('--lowering', choices=('stock', 'blocked', 'native', 'auto'),
                         help="how grouped convolutions and shuffles are computed: 'blocked' is the "
                              'same function in whole vector blocks, faster on a CPU when groups '
-                             'are narrow (default: stock)')
+                             "are narrow; 'native' is C++ for CPUs (python -m "
+                             "igcnet.native.build); 'auto' is the fastest for each layer "
+                             '(default: stock)')
+    device.add_argument('--precision', choices=('float32', 'bfloat16', 'float16'),
+                        help='bfloat16 on the CPU or float16 on GPUs, by MXNet\'s AMP; weights '
+                             'stay float32 (default: float32)')
     device.add_argument('--threads', type=positive_int, metavar='N',
                         help='threads of the CPU kernels (default: with --resume RUN those of the '
                              'run; else OMP_NUM_THREADS, or all physical cores)')
@@ -137,7 +161,6 @@ def build_parser() -> Parser:
     output.add_argument('--load-epoch', type=positive_int, metavar='N',
                         help='go on after epoch N: from that checkpoint of the run, or with '
                              "--model-prefix from the weights in the original's layout")
-    output.add_argument('--load-model', metavar='FILE', help='parameter file to start from')
     output.add_argument('--model-prefix', metavar='PREFIX',
                         help="also write each checkpoint in the original's layout, as "
                              'PREFIXweights/NAME/NAME-symbol.json and -NNNN.params')
@@ -220,11 +243,15 @@ def _changed(settings, given: Dict[str, Any]):
     if network != settings.network:
         raise UsageError('--network %s: the run in the folder trains %s'
                          % (network, settings.network))
+    values.update(_overrides(settings.recipe, values))
+    values.update(_teacher(settings.recipe, values))
     _, values['network_settings'] = network_from(argparse.Namespace(
         network=network, network_settings=values.get('network_settings', {})))
     if values.get('kv_store', 'device') not in KV_STORES + STORES:
         raise UsageError('--kv-store %s: must be one of %s'
                          % (values['kv_store'], ', '.join(KV_STORES + STORES)))
+    if 'load_model' in values and 'pretrained' in values:
+        raise UsageError('--load-model and --pretrained exclude each other')
     if values.get('fb_mean') and values.get('dataset', settings.dataset) != 'imagenet':
         raise UsageError('--fb-mean goes with --dataset imagenet only')
     if 'lr_epoch_step' in values and 'lr_steps' in values:
@@ -234,6 +261,29 @@ def _changed(settings, given: Dict[str, Any]):
     known = {f.name for f in fields(RunSettings)} | {f.name for f in fields(Recipe)}
     assert set(values) <= known, set(values) - known
     return settings.changed(**values)
+
+
+def _overrides(recipe, given: Dict[str, Any]) -> Dict[str, Any]:
+    """The values of ``--set``, which is taken out of `given`."""
+    from igcnet.train.recipes import overrides
+    values = overrides(recipe, given.pop('pairs', ()), '--set')
+    twice = sorted(set(values) & set(given))
+    if twice:
+        raise UsageError('--set %s: --%s says it already'
+                         % (twice[0], twice[0].replace('_', '-')))
+    return values
+
+
+def _teacher(recipe, given: Dict[str, Any]) -> Dict[str, Any]:
+    """The recipe's method with ``--teacher`` and ``--teacher-params``, taken out of `given`."""
+    asked = {key: given.pop(key) for key in ('teacher', 'teacher_params') if key in given}
+    if not asked:
+        return {}
+    method = given.get('method', recipe.method)
+    if method not in ('plain', 'distillation'):
+        raise UsageError('--teacher: the method %s has no teacher' % method)
+    present = given.get('method_settings', recipe.method_settings)
+    return {'method': 'distillation', 'method_settings': {**present, **asked}}
 
 
 def keep(text: str) -> int:

@@ -76,9 +76,9 @@ class Alone:
         and what is left over is added to the next gradient."""
         raise UsageError('--gc-type 2bit: goes with the distributed values of --kv-store')
 
-    def trainer(self, net, rule: mx.optimizer.Optimizer, parameters: List[gluon.Parameter],
+    def trainer(self, parameters: List[gluon.Parameter], rule: mx.optimizer.Optimizer,
                 kv_store: str) -> gluon.Trainer:
-        """The trainer that updates `parameters` of `net` by `rule`.
+        """The trainer that updates `parameters` by `rule`.
 
         Every device updates its own copy of the weights with the summed gradients, so that the
         optimiser's state can be saved whatever the store.
@@ -188,9 +188,9 @@ class Workers(Alone):
     def compressing(self) -> bool:
         return self._threshold is not None
 
-    def trainer(self, net, rule, parameters, kv_store):
+    def trainer(self, parameters, rule, kv_store):
         kind = AsynchronousTrainer if self.asynchronous else SynchronousTrainer
-        return kind(self, rule, parameters)
+        return kind(self, parameters, rule)
 
     def new_keys(self, count: int) -> List[int]:
         """Keys of the store for so many parameters; the servers never forget one."""

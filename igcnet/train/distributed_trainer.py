@@ -17,12 +17,12 @@ class _DistributedTrainer(gluon.Trainer):
     Parameters
     ----------
     workers : igcnet.train.distributed.Workers
-    rule : Optimizer
     parameters : list of gluon.Parameter
         Those that are updated.
+    rule : Optimizer
     """
 
-    def __init__(self, workers, rule: mx.optimizer.Optimizer, parameters: List[gluon.Parameter]):
+    def __init__(self, workers, parameters: List[gluon.Parameter], rule: mx.optimizer.Optimizer):
         super().__init__(parameters, rule, kvstore=None, update_on_kvstore=False)
         self._workers, self._store = workers, workers.store
         self._keys = workers.new_keys(len(parameters))

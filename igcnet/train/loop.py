@@ -13,12 +13,17 @@ from mxnet import gluon
 
 from igcnet.data.reader import EvalBatch
 from igcnet.errors import DivergedError
-from igcnet.train import checkpoint, optimizer
+from igcnet.train import checkpoint
 from igcnet.train.distributed import ALONE, Alone
+from igcnet.train.ema import WeightAverage
 from igcnet.train.evaluate import evaluate
+from igcnet.train.gradients import all_finite, batch_gradients, leave_out_update, update
 from igcnet.train.meter import Meter, Pending
 from igcnet.train.methods import Place, find_method
 from igcnet.train.metrics import Scores
+from igcnet.train.optimizer import make_optimizer
+from igcnet.train.parameter_groups import learned, set_multipliers
+from igcnet.train.precision import LossScale
 from igcnet.train.recipes import Recipe
 from igcnet.train.run_folder import CHECKPOINTS, abandon_after, newest_whole, prune
 from igcnet.train.runlog import RunLog
@@ -30,6 +35,10 @@ MAX_ROLLBACKS = 5
 
 class Interrupted(Exception):
     """Somebody asked the run to stop; it has written a checkpoint."""
+
+
+class _Leave(Exception):
+    """An evaluation has been asked to stop."""
 
 
 class StopRequest:
@@ -65,16 +74,13 @@ class StopRequest:
 
 def make_trainer(net, recipe: Recipe, schedule, kv_store: str,
                  workers: Alone = ALONE) -> gluon.Trainer:
-    """The ``gluon.Trainer`` of a recipe, with its decay rule, for one of `workers`; `kv_store` is
-    'device' or 'local', and not asked for in a distributed job."""
-    if recipe.decay == 'weights':
-        for name, parameter in net.collect_params().items():
-            parameter.wd_mult = 1.0 if name.endswith('_weight') else 0.0
-    rule = optimizer.Nesterov(momentum=recipe.momentum, learning_rate=recipe.lr, wd=recipe.wd,
-                              lr_scheduler=schedule)
+    """The ``gluon.Trainer`` of a recipe, with its multipliers, for one of `workers`.
+
+    `kv_store` is 'device' or 'local'; in a distributed job it says nothing.
+    """
+    set_multipliers(net, recipe)
     # Without the BN statistics: the trainer would copy the first device's to all others.
-    learned = [p for p in net.collect_params().values() if p.grad_req != 'null']
-    return workers.trainer(net, rule, learned, kv_store)
+    return workers.trainer(learned(net), make_optimizer(recipe, schedule), kv_store)
 
 
 class Loop:
@@ -117,6 +123,8 @@ class Loop:
         at each checkpoint, and ``set_arrays(arrays)``, given the same again on resuming and
         rolling back. See `igcnet.train.checkpoint.State.extra` for what arrays can be. The
         training method is always among them.
+    loss_scale : LossScale, optional
+        Of float16.
     workers : Alone
         The workers of the run. Each has a loop of its own and the same position; only worker 0
         writes checkpoints.
@@ -129,7 +137,8 @@ class Loop:
                  log_iters: int = 50, checkpoint_epochs: int = 1, checkpoint_steps: int = 0,
                  checkpoint_seconds: float = 600, keep: int = 3, on_nan: str = 'stop',
                  loss_limit: Optional[float] = None,
-                 stateful: Optional[Mapping[str, Any]] = None, workers: Alone = ALONE):
+                 stateful: Optional[Mapping[str, Any]] = None,
+                 loss_scale: Optional[LossScale] = None, workers: Alone = ALONE):
         self.net, self.contexts, self.trainer, self.recipe = net, contexts, trainer, recipe
         self.reader, self.validation, self.log = train_reader, validation, log
         self.on_epoch, self.on_checkpoint = on_epoch, on_checkpoint
@@ -140,7 +149,12 @@ class Loop:
         self.method = find_method(recipe.method)(net, recipe, state.seed,
                                                  train_reader.steps_per_epoch)
         self.workers = workers
-        self.stateful = {'method': self.method, **workers.stateful(net), **(stateful or {})}
+        self.average = WeightAverage(net, recipe.ema_decay) if recipe.ema_decay else None
+        self.loss_scale = loss_scale
+        own = {'method': self.method, 'average': self.average, 'loss_scale': loss_scale,
+               **workers.stateful(net)}
+        self.stateful = {name: thing for name, thing in {**own, **(stateful or {})}.items()
+                         if thing is not None}
         self._schedule = trainer._optimizer.lr_scheduler
         self._saved_at = time.monotonic()
         self._take_up(state)
@@ -231,22 +245,23 @@ class Loop:
         workers = self.workers
         # Seeding each step makes dropout repeatable from any checkpoint.
         mx.random.seed(_mix(self.state.seed, *place, *workers.own_seed))
-        outcome = self.method.gradients(place, images, labels, self.contexts)
-        finite = workers.all_good([self._finite_gradients(output.context)
-                                   for output in outcome.outputs],
-                                  outcome.losses, self.loss_limit)
-        self.trainer.step(len(labels) * workers.size // workers.updates_per_step)
+        parameters, scale = self.trainer._params, self.loss_scale
+        self.method.loss_scale = factor = 1.0 if scale is None else scale.factor
+        outcome = batch_gradients(self.method, place, images, labels, self.contexts, parameters,
+                                  self.recipe.accumulate)
+        finite = workers.all_good(
+            all_finite(parameters, list(dict.fromkeys(
+                output.context for output in outcome.outputs))), outcome.losses, self.loss_limit)
+        if scale is None or scale.take(finite):
+            update(self.trainer, len(labels) * workers.size // workers.updates_per_step,
+                   self.recipe.clip_norm, factor)
+            if self.average is not None:
+                self.average.update()
+        elif scale.factor >= 1:  # an overflow of half precision, not of the network
+            leave_out_update(self.trainer)
+            finite = []
         return Pending(outcome, finite, self.state.position.update + 1,
                        float(self.trainer.learning_rate))
-
-    def _finite_gradients(self, context: mx.Context) -> mx.nd.NDArray:
-        """1 if every gradient on a device is finite, else 0, computed there without waiting.
-
-        The loss alone does not tell: MXNet's ReLU turns NaN into 0 on the CPU.
-        """
-        gradients = [p.grad(context) for p in self.net.collect_params().values()
-                     if p.grad_req != 'null']
-        return mx.nd.multi_all_finite(*gradients, num_arrays=len(gradients))
 
     def _finish_epoch(self, stop: StopRequest, meter: Meter, seconds: float) -> Dict[str, float]:
         state, position, log, workers = self.state, self.state.position, self.log, self.workers
@@ -259,13 +274,13 @@ class Loop:
         numbers: Dict[str, Any] = {'epoch': epoch + 1, 'lr': float(rate)}
         numbers.update(('train_' + k, v) for k, v in trained.means().items())
         if self.validation is not None:
-            scores, = workers.total(evaluate(self.net, self.validation, self.contexts,
-                                             lambda *batch: self._leave_if(stop)))
-            numbers.update(('val_' + k, v) for k, v in scores.means().items())
-            numbers['val_count'] = scores.count
-            for name, key in (('cross-entropy', 'loss'), ('accuracy', 'top1'),
-                              ('top_k_accuracy_5', 'top5')):
-                log.line('Epoch[%d] Validation-%s=%f' % (epoch, name, scores.means()[key]))
+            try:
+                numbers.update(self._validate(epoch, stop))
+                if self.average is not None:
+                    with self.average.applied():
+                        numbers.update(self._validate(epoch, stop, 'ema_'))
+            except _Leave:  # only now has the network the weights to save again
+                raise Interrupted(str(self.save())) from None
         log.metrics('epoch', position.update, **numbers)
         log.timing('epoch', position.update, epoch=epoch + 1, seconds=seconds,
                    images_per_second=meter.images * workers.size / max(seconds, 1e-9))
@@ -286,10 +301,23 @@ class Loop:
             self.save()
         return numbers
 
-    def _leave_if(self, stop: StopRequest) -> None:
-        """Heed a request to stop behind the last step of an epoch, if no other worker waits."""
-        if stop.requested and self.workers.size == 1:
-            raise Interrupted(str(self.save()))
+    def _validate(self, epoch: int, stop: StopRequest, prefix: str = '') -> Dict[str, float]:
+        numbers: Dict[str, float] = {}
+        for name in self.method.evaluations(self.reader, epoch):
+            numbers.update(self._evaluate(epoch, stop, prefix + name))
+        return numbers
+
+    def _evaluate(self, epoch: int, stop: StopRequest, name: str) -> Dict[str, float]:
+        # Where several workers evaluate, none may leave before the others.
+        scores, = self.workers.total(evaluate(
+            self.net, self.validation, self.contexts,
+            lambda *batch: _leave_if(stop) if self.workers.size == 1 else None))
+        means = scores.means()
+        for text, key in (('cross-entropy', 'loss'), ('accuracy', 'top1'),
+                          ('top_k_accuracy_5', 'top5')):
+            self.log.line('Epoch[%d] Validation-%s%s=%f' % (epoch, name, text, means[key]))
+        return {**{'val_%s%s' % (name, key): value for key, value in means.items()},
+                'val_%scount' % name: scores.count}
 
     def _is_due(self, position: checkpoint.Position) -> bool:
         """Whether a checkpoint in mid-epoch is due at this place."""
@@ -357,6 +385,12 @@ class Loop:
         self.log.line('%s; rolled back to "%s", learning rate times %g from here on (%d of %d)'
                       % (problem, path, 0.5 ** state.rollbacks, state.rollbacks, MAX_ROLLBACKS))
         self.log.metrics('rollback', state.position.update, rollbacks=state.rollbacks)
+
+
+def _leave_if(stop: StopRequest) -> None:
+    """Heed a request to stop behind the last step of an epoch."""
+    if stop.requested:
+        raise _Leave
 
 
 def _mix(*numbers: int) -> int:

@@ -12,6 +12,7 @@ from igcnet.errors import DivergedError
 from igcnet.train import checkpoint
 from igcnet.train.methods import Outcome
 from igcnet.train.metrics import Scores, score
+from igcnet.train.precision import in_full
 
 
 class Pending(NamedTuple):
@@ -39,7 +40,7 @@ class Meter:
     def add(self, pending: Pending) -> None:
         """Take in the numbers of one step; end the run if they show that it has diverged."""
         loop, outcome = self._loop, pending.outcome
-        logits = np.concatenate([output.asnumpy() for output in outcome.outputs])
+        logits = np.concatenate([in_full(output).asnumpy() for output in outcome.outputs])
         loss = float(sum(array.asnumpy().astype(np.float64).sum() for array in outcome.losses))
         mean = loss / len(outcome.labels)
         if not np.isfinite(loss):

@@ -24,15 +24,20 @@ from igcnet.deploy import export, read_manifest
 from igcnet.deploy.export import exported_paths
 from igcnet.errors import CheckpointError, UsageError
 from igcnet.files import explain_os_errors
+from igcnet.layers.init import find_initializer
 from igcnet.profiling import count_parameters
 from igcnet.progress import Progress
-from igcnet.registry import get_model
-from igcnet.train import checkpoint
+from igcnet.registry import get_model, get_spec
+from igcnet.train import checkpoint, precision
 from igcnet.train.devices import contexts as find_contexts
 from igcnet.train.distributed import ALONE, Alone, start_alike
 from igcnet.train.environment import differences, enforce_determinism, environment
 from igcnet.train.loop import Loop, make_trainer
 from igcnet.train.methods import find_method, method_settings
+from igcnet.train.optimizer import find_rule
+from igcnet.train.parameter_groups import freeze
+from igcnet.train.pretrained import load_weights
+from igcnet.train.recipes import Recipe
 from igcnet.train.run_folder import (
     abandon_after,
     clear_temporary,
@@ -109,6 +114,10 @@ def share_settings(workers: Alone, settings: Optional[RunSettings]) -> RunSettin
         workers.compress_to(settings.gc_threshold)
     if workers.asynchronous and settings.on_nan == 'rollback':
         raise UsageError('--on-nan rollback: the servers of dist_async cannot go back')
+    if workers.asynchronous and settings.recipe.clip_norm:
+        raise UsageError('clip_norm=%g: the servers of dist_async update each weight alone, so the '
+                         'norm of all gradients cannot be limited; clip_value can be'
+                         % settings.recipe.clip_norm)
     return settings
 
 
@@ -191,14 +200,21 @@ def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], lo
     if settings.deterministic:
         enforce_determinism()
     settings = with_seed(with_augmentation(settings))
-    method_settings(settings.recipe)  # a wrong one is better said now than behind the data
+    # What is wrong in the recipe is better said now than behind the data.
+    method_settings(settings.recipe)
+    find_rule(settings.recipe)
+    initializer = find_initializer(settings.recipe.init) if settings.recipe.init else None
     devices = find_contexts(settings.gpus, settings.cpus)
     data = open_data(settings)
     if 'classes' not in settings.network_settings:
         settings = settings.changed(network_settings={'classes': data.facts.classes})
     recipe = settings.recipe
-    check_batch(recipe.batch_size, len(devices), workers)
+    check_batch(recipe, len(devices), workers)
 
+    precision.start(settings.precision, devices)
+    if settings.precision == 'float16' and not find_method(recipe.method).SCALES_LOSS:
+        raise UsageError('--precision float16: the method %s does not scale its loss'
+                         % recipe.method)
     mx.random.seed(settings.rand_seed)
     net = get_model(settings.network, **settings.network_settings)
     for records in (data.train, data.validation):
@@ -207,11 +223,17 @@ def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], lo
         raise UsageError('--network %s: needs %dx%d images, %s has %dx%d'
                          % (settings.network, net.input_size, net.input_size, data.facts.name,
                             data.facts.data_shape, data.facts.data_shape))
-    net.initialize(ctx=devices)
-    if settings.load_model:
-        load_parameters(net, settings.load_model, ctx=devices)
+    net.initialize(initializer, ctx=devices)
+    start = settings.load_model or settings.pretrained
+    if start and resume_from is None:
+        load_weights(net, get_spec(settings.network), start, devices,
+                     new_classifier=bool(settings.pretrained))
+    parameters = count_parameters(net)
+    frozen = freeze(net, settings.freeze)
     net.set_lowering(settings.lowering)
     net.hybridize(static_alloc=True, static_shape=True)
+    if settings.precision != 'float32':
+        precision.check(net, data.facts.data_shape, settings.precision)
 
     reader = make_reader(settings, data, workers)
     preprocessing = data.facts.preprocessing()
@@ -252,9 +274,11 @@ def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], lo
     if workers.rank > 0:
         log.write_console = _discard
     try:
-        parameters = count_parameters(net)
         _announce(log, settings, data, net.classes, parameters, devices, reader.steps_per_epoch,
                   workers)
+        if frozen:
+            log.line('frozen: %d of %d parameter arrays; %d parameters learn' % (
+                len(frozen), len(net.collect_params().keys()), count_parameters(net)))
         for warning in warnings:
             log.line(warning)
         if resume_from is not None:
@@ -278,23 +302,29 @@ def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], lo
                     settings.log_iters,
                     settings.checkpoint_epochs or max(1, recipe.num_epochs // 8),
                     settings.checkpoint_steps, settings.checkpoint_seconds, settings.keep,
-                    settings.on_nan, settings.loss_limit, workers=workers)
+                    settings.on_nan, settings.loss_limit,
+                    loss_scale=precision.LossScale() if settings.precision == 'float16' else None,
+                    workers=workers)
         if resume_from is None:
             loop.save()
         # A folder with a configuration has a checkpoint, too: whatever ends the run, it can go on.
         settings.write(folder, igcnet=igcnet.__version__, mxnet=mx.__version__,
                        parameters=parameters)
         loop.run(_progress(log, reader, recipe))
-        if workers.rank == 0:
+        if workers.rank > 0:
+            return
+        with contextlib.nullcontext() if loop.average is None else loop.average.applied():
             _export(net, settings, folder, preprocessing, data.train.classes)
-            log.line('Exported "%s-symbol.json"' % (folder / settings.run_name))
+        log.line('Exported "%s-symbol.json"%s' % (
+            folder / settings.run_name, '' if loop.average is None else ', the averaged weights'))
     finally:
         log.close()
 
 
-def check_batch(batch_size: int, devices: int, workers: Alone) -> None:
+def check_batch(recipe: Recipe, devices: int, workers: Alone) -> None:
     """Raise `UsageError` unless every device of every worker gets a part of the batch, and all
     workers get equal ones."""
+    batch_size, parts = recipe.batch_size, recipe.accumulate
     counts = workers.gather([devices])[:, 0].astype(int).tolist()
     if len(set(counts)) > 1:
         raise UsageError('--gpus, --cpus: every worker needs the same number of devices, they '
@@ -302,15 +332,19 @@ def check_batch(batch_size: int, devices: int, workers: Alone) -> None:
     if batch_size % workers.size:
         raise UsageError('--batch-size %d: it is the total, and does not divide by %d workers'
                          % (batch_size, workers.size))
-    if batch_size < sum(counts):
-        raise UsageError('--batch-size %d: too small for %d devices' % (batch_size, sum(counts)))
+    if batch_size < sum(counts) * parts:
+        raise UsageError('--batch-size %d: too small for %d devices%s' % (
+            batch_size, sum(counts), ' and %d parts' % parts if parts > 1 else ''))
 
 
 def _export(net, settings: RunSettings, folder: Path, preprocessing, classes) -> None:
-    """Export the network with the figures of the last epoch."""
+    """Export the network with its figures after the last epoch."""
     epochs = [m for m in read_metrics(folder) if m['event'] == 'epoch']
-    figures = {key: value for key, value in (epochs or [{}])[-1].items()
-               if key in ('epoch', 'update') or key.startswith('val_')}
+    last = (epochs or [{}])[-1]
+    figures = {key: value for key, value in last.items() if key in ('epoch', 'update')}
+    start = 'val_ema_' if settings.recipe.ema_decay else 'val_'
+    figures.update(('val_' + key[len(start):], value) for key, value in last.items()
+                   if key.startswith(start))
     export(net, folder / settings.run_name, preprocessing, settings.network,
            dict(settings.network_settings), classes, figures)
 
@@ -350,9 +384,12 @@ def _announce(log: RunLog, settings: RunSettings, data: Data, classes: int, para
         several, ' '.join(map(str, devices)), settings.kv_store, recipe.batch_size,
         '%g' % (recipe.batch_size / len(devices) / workers.size)))
     log.line('recipe: %s' % ', '.join('%s=%s' % item for item in recipe.as_dict().items()))
-    if recipe.schedule == 'steps':
-        log.line('training strategy: lr=%f, step=%s' % (
-            recipe.lr, [int(epoch) for epoch in recipe.drop_epochs()]))
+    if recipe.lr_per:
+        log.line('learning rate: %g for %d images, so %g for a total batch of %d'
+                 % (recipe.lr, recipe.lr_per, recipe.rate, recipe.batch_size))
+    if recipe.schedule.startswith('steps'):
+        log.line('training strategy: lr=%f, step=[%s]' % (
+            recipe.rate, ', '.join('%g' % epoch for epoch in recipe.drop_epochs())))
     log.line('random seed: %d; %d steps an epoch' % (settings.rand_seed, steps_per_epoch))
 
 

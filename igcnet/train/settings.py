@@ -52,7 +52,10 @@ class RunSettings:
     gc_type, gc_threshold : str, float
         'none' or '2bit': how the gradients of a distributed job are compressed.
     lowering : str
-        'stock' or 'blocked': how grouped convolutions are computed, see `igcnet.layers.lowering`.
+        'stock', 'blocked', 'native' or 'auto': how grouped convolutions are computed, see
+        `igcnet.layers.lowering`.
+    precision : str
+        'float32', 'bfloat16' or 'float16', see `igcnet.train.precision`.
     rand_seed : int, optional
         Seed of weights, order and augmentation; default: from the clock, and written down.
     log_dir, exp_name : str
@@ -79,7 +82,12 @@ class RunSettings:
     model_prefix : str, optional
         Also write each checkpoint in the original's layout, below this prefix.
     load_model : str, optional
-        Parameter file to start from.
+        File with all weights to start from.
+    pretrained : str, optional
+        File with the weights to start from, but for the classifier, which is new.
+    freeze : tuple of str
+        Patterns of the names of parameters that stay as they are, see
+        `igcnet.train.parameter_groups.freeze`.
     """
 
     network: str
@@ -103,6 +111,7 @@ class RunSettings:
     gc_type: str = 'none'
     gc_threshold: float = 0.5
     lowering: str = 'stock'
+    precision: str = 'float32'
     rand_seed: Optional[int] = None
     log_dir: str = './snapshot/'
     exp_name: str = 'exp'
@@ -117,6 +126,8 @@ class RunSettings:
     deterministic: bool = False
     model_prefix: Optional[str] = None
     load_model: Optional[str] = None
+    pretrained: Optional[str] = None
+    freeze: Tuple[str, ...] = ()
 
     @property
     def run_name(self) -> str:
@@ -134,7 +145,7 @@ class RunSettings:
             given = {k: v for k, v in given.items() if k not in partitions}
         else:
             name = self.network
-        return name + ''.join('_%s%s' % (key, given[key]) for key in sorted(given))
+        return name + ''.join('_%s%s' % (key, _word(given[key])) for key in sorted(given))
 
     @property
     def folder_of_runs(self) -> Path:
@@ -160,9 +171,14 @@ class RunSettings:
         """The content of ``config.yaml``."""
         import yaml
         values = {**asdict(self), 'recipe': self.recipe.as_dict()}
-        for key in ('mean_rgb', 'std_rgb'):
+        for key in ('mean_rgb', 'std_rgb', 'freeze'):
             values[key] = None if values[key] is None else list(values[key])
         return yaml.safe_dump({'run': values, 'notes': notes}, sort_keys=False)
+
+
+def _word(value: Any) -> str:
+    """A setting in a file name; several numbers, of which YAML makes a list, with hyphens."""
+    return '-'.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def read_settings(folder: PathLike) -> RunSettings:
@@ -200,6 +216,7 @@ def settings_from_text(text: str, path: PathLike) -> RunSettings:
         for key in ('mean_rgb', 'std_rgb'):
             if values.get(key) is not None:
                 values[key] = tuple(float(v) for v in values[key])
+        values['freeze'] = tuple(str(v) for v in values.get('freeze', ()))
         return RunSettings(**{**values, 'recipe': recipe})
     except UsageError as problem:
         raise CheckpointError(str(problem)) from None
