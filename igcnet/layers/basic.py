@@ -107,6 +107,11 @@ class BatchNorm(NamedLayer):
     running_variance_initializer : str
         'ones' as in Gluon, or 'zeros' as in the IGC original.
 
+    Attributes
+    ----------
+    use_running_statistics : bool
+        Normalise by the running statistics in training too, and keep them as they are.
+
     Notes
     -----
     MXNet stores the biased batch variance and updates the running statistics in the backward
@@ -117,6 +122,7 @@ class BatchNorm(NamedLayer):
                  running_variance_initializer: str = 'ones'):
         super().__init__(name)
         self.channels, self.momentum, self.epsilon = channels, momentum, epsilon
+        self.use_running_statistics = False
         shape = (channels,)
         self.gamma = self.params.get('gamma', shape=shape, init='ones')
         self.beta = self.params.get('beta', shape=shape, init='zeros')
@@ -131,9 +137,10 @@ class BatchNorm(NamedLayer):
         super().cast('float32' if str(dtype) == 'float16' else dtype)
 
     def hybrid_forward(self, F, x, gamma, beta, running_mean, running_var):
+        fixed = {'use_global_stats': True} if self.use_running_statistics else {}
         with self.exact_name():
             return F.BatchNorm(x, gamma, beta, running_mean, running_var, eps=self.epsilon,
-                               momentum=self.momentum, fix_gamma=False)
+                               momentum=self.momentum, fix_gamma=False, **fixed)
 
     def __repr__(self):
         return 'BatchNorm(channels=%d, momentum=%g, epsilon=%g)' % (
