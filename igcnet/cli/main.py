@@ -17,6 +17,7 @@ COMMANDS = {
     'augment': 'the augmentation presets, and pictures of what they do',
     'data': 'how fast a record file is read, decoded and augmented',
     'train': 'train a network on record files',
+    'launch': 'run a command as the workers of a distributed job',
     'evaluate': 'accuracy of a trained network on a record file or image folder',
     'predict': 'the most probable classes of images',
     'dgc': 'what dynamic group convolutions choose, and their static form',
