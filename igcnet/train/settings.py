@@ -52,6 +52,8 @@ class RunSettings:
     lowering : str
         'stock', 'blocked', 'native' or 'auto': how grouped convolutions are computed, see
         `igcnet.layers.lowering`.
+    tune : bool
+        Measure the lowerings first, once on each machine, and take the fastest.
     precision : str
         'float32', 'bfloat16' or 'float16', see `igcnet.train.precision`.
     rand_seed : int, optional
@@ -107,6 +109,7 @@ class RunSettings:
     cpus: int = 1
     kv_store: str = 'device'
     lowering: str = 'stock'
+    tune: bool = False
     precision: str = 'float32'
     rand_seed: Optional[int] = None
     log_dir: str = './snapshot/'
