@@ -174,7 +174,7 @@ def test_parameters_without_gradients(frozen):
     make = UNITS['identity'][0]
     whole = everything(filled(make), 'native', (5, 6, 6, 5), steps=1)
     block = filled(make)
-    names = [name for name in block.collect_params(frozen and '.*%s.*' % frozen)]
+    names = list(block.collect_params(frozen and '.*%s.*' % frozen))
     for name in names:
         block.collect_params()[name].grad_req = 'null'
     found = everything(block, 'native', (5, 6, 6, 5), steps=1)
