@@ -119,6 +119,9 @@ def build_parser() -> Parser:
                              "are narrow; 'native' is C++ for CPUs (python -m "
                              "igcnet.native.build); 'auto' is the fastest for each layer "
                              '(default: stock)')
+    device.add_argument('--tune', action='store_true',
+                        help='measure all lowerings on this network and batch first, and take the '
+                             'fastest; measured once, and remembered for this machine')
     device.add_argument('--precision', choices=('float32', 'bfloat16', 'float16'),
                         help='bfloat16 on the CPU or float16 on GPUs, by MXNet\'s AMP; weights '
                              'stay float32 (default: float32)')
@@ -254,6 +257,10 @@ def _changed(settings, given: Dict[str, Any]):
         raise UsageError('--load-model and --pretrained exclude each other')
     if values.get('fb_mean') and values.get('dataset', settings.dataset) != 'imagenet':
         raise UsageError('--fb-mean goes with --dataset imagenet only')
+    if values.get('tune') and 'lowering' in values:
+        raise UsageError('--tune chooses the lowering: leave --lowering out')
+    if 'lowering' in values:
+        values['tune'] = False  # of the run that is resumed
     if 'lr_epoch_step' in values and 'lr_steps' in values:
         raise UsageError('--lr-steps and --lr-epoch-step exclude each other')
     if 'aug_type' in values and 'augmentation' in values:
