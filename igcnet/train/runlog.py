@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, List, Optional
 
 from igcnet.errors import CheckpointError
 from igcnet.files import PathLike, explain_os_errors
+from igcnet.train.board import Board
 
 LOG, METRICS, TIMING, CURVES = 'log.txt', 'metrics.jsonl', 'timing.jsonl', 'curves.png'
 
@@ -35,7 +35,7 @@ class RunLog:
 
     def __init__(self, folder: PathLike, history: bytes = b''):
         self.folder = Path(folder)
-        self._board = None
+        self._board: Optional[Board] = None
         self.write_console: Optional[Callable[[str], None]] = None
         with explain_os_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -68,9 +68,9 @@ class RunLog:
         with explain_os_errors(self.folder / name):
             file.write(json.dumps({'event': event, 'update': update, **values}).encode() + b'\n')
             file.flush()
-        for key, value in values.items():
-            if self._board is not None and isinstance(value, float):
-                self._board.add_scalar('%s/%s' % (event, key), value, update)
+            for key, value in values.items():
+                if self._board is not None and isinstance(value, float):
+                    self._board.add('%s/%s' % (event, key), value, update)
 
     @property
     def history(self) -> bytes:
@@ -88,18 +88,12 @@ class RunLog:
 
     def open_tensorboard(self, update: int) -> None:
         """Write TensorBoard events from now on, if tensorboardX is installed."""
-        # tensorboardX would import torch for nothing, which takes longer than all of MXNet.
-        hidden = sys.modules.setdefault('torch', None) is None
         try:
-            from tensorboardX import SummaryWriter
+            with explain_os_errors(self.folder):
+                self._board = Board(self.folder, update)
         except ImportError:
             self.line('no TensorBoard events: tensorboardX is not installed '
                       "(pip install '.[tensorboard]')")
-            return
-        finally:
-            if hidden:
-                del sys.modules['torch']
-        self._board = SummaryWriter(str(self.folder), purge_step=update or None)
 
     def close(self) -> None:
         """Flush and close all files."""
