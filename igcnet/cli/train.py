@@ -106,10 +106,12 @@ def build_parser() -> Parser:
     device.add_argument('--kv-store', metavar='NAME',
                         help="'device' sums gradients on the devices, 'local' on the CPU "
                              '(default: device)')
-    device.add_argument('--lowering', choices=('stock', 'blocked'),
+    device.add_argument('--lowering', choices=('stock', 'blocked', 'native', 'auto'),
                         help="how grouped convolutions and shuffles are computed: 'blocked' is the "
                              'same function in whole vector blocks, faster on a CPU when groups '
-                             'are narrow (default: stock)')
+                             "are narrow; 'native' is C++ for CPUs (python -m "
+                             "igcnet.native.build); 'auto' is the fastest for each layer "
+                             '(default: stock)')
     device.add_argument('--precision', choices=('float32', 'bfloat16', 'float16'),
                         help='bfloat16 on the CPU or float16 on GPUs, by MXNet\'s AMP; weights '
                              'stay float32 (default: float32)')

@@ -50,7 +50,8 @@ class RunSettings:
     kv_store : str
         'device' or 'local'.
     lowering : str
-        'stock' or 'blocked': how grouped convolutions are computed, see `igcnet.layers.lowering`.
+        'stock', 'blocked', 'native' or 'auto': how grouped convolutions are computed, see
+        `igcnet.layers.lowering`.
     precision : str
         'float32', 'bfloat16' or 'float16', see `igcnet.train.precision`.
     rand_seed : int, optional
