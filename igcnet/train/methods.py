@@ -170,6 +170,7 @@ def find_method(name: str) -> Type[Method]:
 
 def _load_methods() -> None:
     # These modules import this one to register themselves.
+    import igcnet.train.dgc  # noqa: F401
     import igcnet.train.distillation  # noqa: F401
     import igcnet.train.mutual  # noqa: F401
 
