@@ -1,0 +1,50 @@
+"""Stopping a run when somebody asks for it."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any, Dict
+
+
+class Interrupted(Exception):
+    """Somebody asked the run to stop; it has written a checkpoint."""
+
+
+class Leave(Exception):
+    """What is going on is to be left, so that a checkpoint can be written."""
+
+
+class StopRequest:
+    """Remembers SIGINT and SIGTERM while a run is in a ``with`` block.
+
+    The first one lets the present step finish; a second one ends the program at once.
+    """
+
+    def __init__(self):
+        self.requested = False
+        self._old: Dict[int, Any] = {}
+
+    def __enter__(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._old[number] = signal.signal(number, self._handle)
+            except ValueError:  # not the main thread: the caller stops us in another way
+                break
+        return self
+
+    def __exit__(self, *exception):
+        self._restore()
+
+    def heed(self) -> None:
+        """Raise `Leave` if somebody has asked."""
+        if self.requested:
+            raise Leave
+
+    def _handle(self, number, frame):
+        self.requested = True
+        self._restore()
+
+    def _restore(self):
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        self._old = {}
