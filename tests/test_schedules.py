@@ -1,9 +1,11 @@
 """Learning rates at their break points."""
 
+import math
+
 import pytest
 
 from igcnet.train.recipes import load_recipe
-from igcnet.train.schedules import MultiFactor, WarmupCosine
+from igcnet.train.schedules import MultiFactor, MutualNetCosine, WarmupCosine
 
 
 def test_multi_factor_drops_after_the_threshold():
@@ -13,7 +15,8 @@ def test_multi_factor_drops_after_the_threshold():
 
 
 def test_schedules_are_pure_functions_of_the_update():
-    for schedule in (MultiFactor(0.1, 0.5, [3, 7]), WarmupCosine(0.1, 4, 20)):
+    for schedule in (MultiFactor(0.1, 0.5, [3, 7]), WarmupCosine(0.1, 4, 20),
+                     MutualNetCosine(0.1, 20)):
         forward = [schedule(n) for n in range(1, 22)]
         backward = [schedule(n) for n in range(21, 0, -1)]
         assert forward == backward[::-1]
@@ -57,3 +60,16 @@ def test_modern_recipe_warms_up_for_a_share_of_the_epochs():
     schedule = recipe.make_schedule(640, 10)
     assert max(schedule(n) for n in range(1, 201)) == schedule(10) == pytest.approx(0.1)
     assert schedule(9) < 0.1 and schedule(12) < 0.1
+
+
+def test_cosine_of_mutualnet_uses_its_first_rate_twice():
+    """As PyTorch 1.0's scheduler, whose counter starts at -1, steps after each update."""
+    schedule = MutualNetCosine(0.4, 10)
+    expected = [0.2 * (1 + math.cos(math.pi * j / 10)) for j in (0, 0, 1, 2, 3, 4, 5, 6, 7, 8)]
+    assert [schedule(n) for n in range(1, 11)] == pytest.approx(expected)
+    assert schedule(2) == 0.4 and schedule(7) == pytest.approx(0.2) and schedule(10) > 0.03
+    assert schedule(99) == pytest.approx(0)
+    made = load_recipe('mutualnet-cifar').make_schedule(50000, 391)
+    assert made.total == 78200 and made(1) == made(2) == 0.1
+    assert load_recipe('mutualnet-imagenet').make_schedule(1281167, 1252).total == 313000
+    assert load_recipe('mutualnet-imagenet-resnet').make_schedule(1281167, 2503).total == 300360

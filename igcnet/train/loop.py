@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
 
@@ -31,6 +32,10 @@ class Interrupted(Exception):
     """Somebody asked the run to stop; it has written a checkpoint."""
 
 
+class _Stopped(Exception):
+    """Raised by `StopRequest.heed`."""
+
+
 class StopRequest:
     """Remembers SIGINT and SIGTERM while a run is in a ``with`` block.
 
@@ -52,6 +57,11 @@ class StopRequest:
     def __exit__(self, *exception):
         self._restore()
 
+    def heed(self) -> None:
+        """Raise `_Stopped` if there was a request."""
+        if self.requested:
+            raise _Stopped
+
     def _handle(self, number, frame):
         self.requested = True
         self._restore()
@@ -68,9 +78,11 @@ def make_trainer(net, recipe: Recipe, schedule, kv_store: str) -> gluon.Trainer:
     Every device updates its own copy of the weights with the summed gradients, so that the
     optimiser's state can be saved whatever the store.
     """
-    if recipe.decay == 'weights':
+    if recipe.decay != 'all':
         for name, parameter in net.collect_params().items():
-            parameter.wd_mult = 1.0 if name.endswith('_weight') else 0.0
+            depthwise = len(parameter.shape) == 4 and parameter.shape[1] == 1
+            parameter.wd_mult = float(name.endswith('_weight') and not (
+                depthwise and recipe.decay == 'weights-not-depthwise'))
     rule = optimizer.Nesterov(momentum=recipe.momentum, learning_rate=recipe.lr, wd=recipe.wd,
                               lr_scheduler=schedule)
     # Without the BN statistics: the trainer would copy the first device's to all others.
@@ -98,7 +110,8 @@ class Loop:
         Position, seed and description; updated as the run goes.
     log : RunLog
     on_epoch, on_checkpoint : callable, optional
-        Called with the state after each epoch, and after each checkpoint at the end of one.
+        Called with the state after each epoch, and before each checkpoint at the end of one
+        that `checkpoint_epochs` asks for.
     log_iters : int
         Steps between two log lines.
     checkpoint_epochs, checkpoint_steps, checkpoint_seconds : int, int, float
@@ -248,13 +261,12 @@ class Loop:
         numbers: Dict[str, Any] = {'epoch': epoch + 1, 'lr': float(rate)}
         numbers.update(('train_' + k, v) for k, v in self.epoch_scores.means().items())
         if self.validation is not None:
-            scores = evaluate(self.net, self.validation, self.contexts,
-                              lambda *batch: self._leave_if(stop))
-            numbers.update(('val_' + k, v) for k, v in scores.means().items())
-            numbers['val_count'] = scores.count
-            for name, key in (('cross-entropy', 'loss'), ('accuracy', 'top1'),
-                              ('top_k_accuracy_5', 'top5')):
-                log.line('Epoch[%d] Validation-%s=%f' % (epoch, name, scores.means()[key]))
+            try:
+                with closing(self.method.evaluations(self.reader, epoch)) as evaluations:
+                    for name in evaluations:
+                        numbers.update(self._validate(epoch, name, stop))
+            except _Stopped:  # the resumed run begins with the evaluation
+                raise Interrupted(str(self.save())) from None
         log.metrics('epoch', position.update, **numbers)
         log.timing('epoch', position.update, epoch=epoch + 1, seconds=seconds,
                    images_per_second=meter.images / max(seconds, 1e-9))
@@ -275,10 +287,14 @@ class Loop:
             self.save()
         return numbers
 
-    def _leave_if(self, stop: StopRequest) -> None:
-        """Heed a request to stop behind the last step of an epoch."""
-        if stop.requested:
-            raise Interrupted(str(self.save()))
+    def _validate(self, epoch: int, name: str, stop: StopRequest) -> Dict[str, float]:
+        scores = evaluate(self.net, self.validation, self.contexts, lambda *batch: stop.heed())
+        means = scores.means()
+        for text, key in (('cross-entropy', 'loss'), ('accuracy', 'top1'),
+                          ('top_k_accuracy_5', 'top5')):
+            self.log.line('Epoch[%d] Validation-%s%s=%f' % (epoch, name, text, means[key]))
+        return {**{'val_%s%s' % (name, key): value for key, value in means.items()},
+                'val_%scount' % name: scores.count}
 
     def _is_due(self, position: checkpoint.Position) -> bool:
         """Whether a checkpoint in mid-epoch is due."""

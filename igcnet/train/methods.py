@@ -7,7 +7,7 @@ logs and saves.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Type
+from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple, Type
 
 import mxnet as mx
 import numpy as np
@@ -96,6 +96,22 @@ class Method:
     def set_arrays(self, arrays: Dict[str, np.ndarray]) -> None:
         """Take up again what `arrays` gave."""
 
+    def evaluations(self, reader, epoch: int) -> Iterator[str]:
+        """Make the network ready to be evaluated after an epoch, once for each name yielded.
+
+        The numbers of an evaluation are logged as ``val_<name>top1`` and so on; those of the
+        name '' are the run's. When the iterator ends or is closed the network is as training needs
+        it. A run that is stopped meanwhile does all evaluations of the epoch again.
+
+        Parameters
+        ----------
+        reader : TrainReader
+            Of the training images.
+        epoch : int
+            The finished epoch, from 0.
+        """
+        yield ''
+
 
 class Plain(Method):
     """Cross-entropy of the whole network, with the recipe's smoothing and mixing."""
@@ -129,9 +145,15 @@ def find_method(name: str) -> Type[Method]:
     UsageError
         There is none; the message lists all.
     """
+    _load_methods()
     if name not in METHODS:
         raise UsageError('method=%s: must be one of %s' % (name, ', '.join(METHODS)))
     return METHODS[name]
+
+
+def _load_methods() -> None:
+    # These modules import this one to register themselves.
+    import igcnet.train.mutual  # noqa: F401
 
 
 def method_settings(recipe: Recipe) -> Dict[str, Any]:

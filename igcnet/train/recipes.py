@@ -24,7 +24,8 @@ class Recipe:
     lr : float
         Base learning rate, for that total batch.
     schedule : str
-        'steps': times `lr_factor` at each of `lr_steps`; 'cosine': half a cosine to 0.
+        'steps': times `lr_factor` at each of `lr_steps`; 'cosine': half a cosine to 0;
+        'mutualnet-cosine': the same as MutualNet computes it, see `igcnet.train.schedules`.
     lr_steps : tuple of float
         Epochs of the drops; values below 1 are fractions of `num_epochs`, rounded down.
     lr_epoch_step : int
@@ -35,7 +36,8 @@ class Recipe:
         Of the optimiser `Nesterov`.
     decay : str
         'all': weight decay on every parameter, as the original; 'weights': on the weights of
-        convolutions and fully connected layers only, not on BN and biases.
+        convolutions and fully connected layers only, not on BN and biases;
+        'weights-not-depthwise': nor on depthwise convolutions, as MutualNet on ImageNet.
     label_smoothing : float
         Part of the target spread over all classes.
     mixup_alpha : float
@@ -82,7 +84,8 @@ class Recipe:
             if not 0 <= getattr(self, key) < 1:
                 raise UsageError('%s=%s: must be at least 0 and below 1'
                                  % (key, getattr(self, key)))
-        choices = {'schedule': ('steps', 'cosine'), 'decay': ('all', 'weights'),
+        choices = {'schedule': ('steps', 'cosine', 'mutualnet-cosine'),
+                   'decay': ('all', 'weights', 'weights-not-depthwise'),
                    'aug_type': (None, 0, 1, 2)}
         for key, values in choices.items():
             if getattr(self, key) not in values:
@@ -107,11 +110,13 @@ class Recipe:
 
     def make_schedule(self, num_examples: int, steps_per_epoch: int):
         """The rate as a function of the update number, see `igcnet.train.schedules`."""
-        from igcnet.train.schedules import MultiFactor, WarmupCosine
+        from igcnet.train.schedules import MultiFactor, MutualNetCosine, WarmupCosine
         if self.schedule == 'steps':
             epoch_size = max(1, num_examples // self.batch_size)
             return MultiFactor(self.lr, self.lr_factor,
                                [int(epoch_size * epoch) for epoch in self.drop_epochs()])
+        if self.schedule == 'mutualnet-cosine':
+            return MutualNetCosine(self.lr, self.num_epochs * steps_per_epoch)
         warmup = self.warmup_epochs * (self.num_epochs if self.warmup_epochs < 1 else 1)
         return WarmupCosine(self.lr, round(warmup * steps_per_epoch),
                             self.num_epochs * steps_per_epoch)

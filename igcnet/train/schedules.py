@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import List, Sequence
 
 import mxnet as mx
@@ -49,6 +50,23 @@ class WarmupCosine(mx.lr_scheduler.LRScheduler):
 
     def __call__(self, num_update):
         return self._sequence(num_update - 1)
+
+
+class MutualNetCosine(mx.lr_scheduler.LRScheduler):
+    """Half a cosine from `base_lr` towards 0 over `total` updates, as taoyang1122/MutualNet.
+
+    It is ``base_lr / 2 * (1 + cos(pi * j / total))`` with j = 0 for the first *two* updates and
+    j = n - 2 for the n-th: PyTorch 1.0's scheduler counts from -1. So the last rate is a little
+    above 0.
+    """
+
+    def __init__(self, base_lr: float, total: int):
+        super().__init__(base_lr)
+        self.total = total
+
+    def __call__(self, num_update):
+        done = min(max(0, num_update - 2), self.total)
+        return self.base_lr / 2 * (1 + math.cos(math.pi * done / self.total))
 
 
 class Scaled(mx.lr_scheduler.LRScheduler):

@@ -130,7 +130,7 @@ class RunSettings:
             given = {k: v for k, v in given.items() if k not in partitions}
         else:
             name = self.network
-        return name + ''.join('_%s%s' % (key, given[key]) for key in sorted(given))
+        return name + ''.join('_%s%s' % (key, _word(given[key])) for key in sorted(given))
 
     @property
     def folder_of_runs(self) -> Path:
@@ -156,6 +156,11 @@ class RunSettings:
             values[key] = None if values[key] is None else list(values[key])
         write_text(Path(folder) / CONFIG,
                    yaml.safe_dump({'run': values, 'notes': notes}, sort_keys=False))
+
+
+def _word(value: Any) -> str:
+    """A setting in a file name; several numbers, of which YAML makes a list, with hyphens."""
+    return '-'.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def read_settings(folder: PathLike) -> RunSettings:
