@@ -155,8 +155,8 @@ def _main(argv: Optional[List[str]]) -> int:
     given['threads'] = set_threads(given.get('threads') or
                                    (read_settings(resume).threads if resume else 0))
     from igcnet.train import run as training
-    from igcnet.train.loop import Interrupted
     from igcnet.train.run_folder import newest_run_folder
+    from igcnet.train.stopping import Interrupted
 
     folder = None
     if resume or ((resume == '' or epoch is not None) and not from_original):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from mxnet import gluon
 
 from igcnet.data.reader import EvalBatch
-from igcnet.errors import DivergedError
+from igcnet.errors import DivergedError, UsageError
 from igcnet.train import checkpoint, optimizer
 from igcnet.train.evaluate import evaluate
 from igcnet.train.meter import Meter, Pending
@@ -23,53 +22,10 @@ from igcnet.train.recipes import Recipe
 from igcnet.train.run_folder import CHECKPOINTS, abandon_after, newest_whole, prune
 from igcnet.train.runlog import RunLog
 from igcnet.train.schedules import Scaled
+from igcnet.train.stopping import Interrupted, Stopped, StopRequest
 
 ON_NAN = ('stop', 'rollback')
 MAX_ROLLBACKS = 5
-
-
-class Interrupted(Exception):
-    """Somebody asked the run to stop; it has written a checkpoint."""
-
-
-class _Stopped(Exception):
-    """Raised by `StopRequest.heed`."""
-
-
-class StopRequest:
-    """Remembers SIGINT and SIGTERM while a run is in a ``with`` block.
-
-    The first one lets the present step finish; a second one ends the program at once.
-    """
-
-    def __init__(self):
-        self.requested = False
-        self._old: Dict[int, Any] = {}
-
-    def __enter__(self):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._old[number] = signal.signal(number, self._handle)
-            except ValueError:  # not the main thread: the caller stops us in another way
-                break
-        return self
-
-    def __exit__(self, *exception):
-        self._restore()
-
-    def heed(self) -> None:
-        """Raise `_Stopped` if there was a request."""
-        if self.requested:
-            raise _Stopped
-
-    def _handle(self, number, frame):
-        self.requested = True
-        self._restore()
-
-    def _restore(self):
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-        self._old = {}
 
 
 def make_trainer(net, recipe: Recipe, schedule, kv_store: str) -> gluon.Trainer:
@@ -141,6 +97,8 @@ class Loop:
                  checkpoint_seconds: float = 600, keep: int = 3, on_nan: str = 'stop',
                  loss_limit: Optional[float] = None,
                  stateful: Optional[Mapping[str, Any]] = None):
+        if on_nan not in ON_NAN:
+            raise UsageError('on_nan=%s: must be one of %s' % (on_nan, ', '.join(ON_NAN)))
         self.net, self.contexts, self.trainer, self.recipe = net, contexts, trainer, recipe
         self.reader, self.validation, self.log = train_reader, validation, log
         self.on_epoch, self.on_checkpoint = on_epoch, on_checkpoint
@@ -265,7 +223,7 @@ class Loop:
                 with closing(self.method.evaluations(self.reader, epoch)) as evaluations:
                     for name in evaluations:
                         numbers.update(self._validate(epoch, name, stop))
-            except _Stopped:  # the resumed run begins with the evaluation
+            except Stopped:  # the resumed run begins with the evaluation
                 raise Interrupted(str(self.save())) from None
         log.metrics('epoch', position.update, **numbers)
         log.timing('epoch', position.update, epoch=epoch + 1, seconds=seconds,
