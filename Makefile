@@ -12,6 +12,7 @@ venv: $(VENV)/installed
 $(VENV)/installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,dev]'
+	-$(BIN)/python -m igcnet.native.build
 	@touch $@
 
 test: venv

@@ -166,7 +166,7 @@ def test_a_mutual_run(world, tmp_path):
     """From records to a checkpoint that evaluate and query_table take without being told."""
     folder, _ = world
     recipe = tmp_path / 'mine.yaml'
-    recipe.write_text('num_epochs: 1\nbatch_size: 10\nlr: 0.02\nschedule: mutualnet-cosine\n'
+    recipe.write_text('num_epochs: 1\nbatch_size: 10\nlr: 0.02\nschedule: cosine-torch-1.0\n'
                       'augmentation: mutualnet-cifar\nmethod: mutual\n'
                       'method_settings:\n  resolutions: [32, 20]\n')
     network = [word for word in NETWORK if word not in ('--classes', '4')]

@@ -13,7 +13,7 @@ PACKAGE = REPO / 'igcnet'
 MODULES = sorted(PACKAGE.rglob('*.py'))
 TOOLS = sorted((REPO / 'tools').glob('*.py'))
 
-BASE = {'errors', 'files', 'progress', '_backend', '_gluoncv'}
+BASE = {'errors', 'files', 'progress', '_backend', '_gluoncv', 'native'}
 NETWORKS = BASE | {'layers', 'models', 'registry'}
 # Part of the package -> the parts that it may import. Functions may in addition import what
 # LATE lists. The registry's ModelSpec is what model tables are made of, so the models import it
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     '_backend': BASE,
     '_gluoncv': set(),
     'progress': set(),
+    'native': {'errors', 'files', 'native'},
     'layers': BASE | {'layers'},
     'models': BASE | {'layers', 'models', 'registry'},
     'registry': BASE,
@@ -33,7 +34,8 @@ MAY_IMPORT = {
     'convert': NETWORKS | {'convert'},
     'deploy': NETWORKS | {'convert', 'deploy'},
     # A run reads records, keeps its checkpoints as parameter files and ends in an export.
-    'train': NETWORKS | {'convert', 'data', 'deploy', 'profiling', 'train'},
+    'train': NETWORKS | {'convert', 'data', 'deploy', 'launch', 'profiling', 'train'},
+    'launch': BASE | {'launch'},
 }
 LATE = {'': {'registry'}, 'registry': {'models', 'convert'}}
 

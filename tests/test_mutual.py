@@ -21,7 +21,7 @@ from igcnet.train.runlog import RunLog, read_metrics
 from igcnet.train.stopping import Interrupted
 
 STATIC = dict(static_alloc=True, static_shape=True)
-RECIPE = Recipe('test', num_epochs=2, batch_size=8, lr=0.02, wd=5e-4, schedule='mutualnet-cosine',
+RECIPE = Recipe('test', num_epochs=2, batch_size=8, lr=0.02, wd=5e-4, schedule='cosine-torch-1.0',
                 method='mutual', method_settings={'resolutions': [32, 28, 20]})
 
 

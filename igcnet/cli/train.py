@@ -19,9 +19,12 @@ from igcnet.cli.common import (
     positive_int,
     run,
     seed,
+    while_importing,
+    words,
 )
 from igcnet.cli.network_options import add_network_options, network_from
 from igcnet.errors import UsageError
+from igcnet.launch.worker import as_worker, in_a_job
 
 DATA_SETS = ('cifar10', 'cifar100', 'svhn', 'imagenet', 'digits', 'records')
 
@@ -64,11 +67,15 @@ def build_parser() -> Parser:
 
     recipe = parser.add_argument_group('recipe', 'every value of the recipe can be overridden')
     recipe.add_argument('--recipe', metavar='NAME|FILE',
-                        help="igc-cifar, igc-svhn, igc-imagenet (the original's), modern, or a "
-                             "YAML file (default: the original's for the data set)")
+                        help="name of a recipe of the package, such as igc-cifar, "
+                             'menet-sgd-120-nesterov or modern (docs/training.md has them all), '
+                             "or a YAML file (default: the IGC original's for the data set)")
+    recipe.add_argument('--set', nargs='+', action='extend', metavar='KEY=VALUE', dest='pairs',
+                        help='any values of the recipe: optimizer=sgd wd=4e-5 lr_steps=30,60 '
+                             'method_settings.NAME=VALUE')
     recipe.add_argument('--num-epochs', type=positive_int, metavar='N')
     recipe.add_argument('--batch-size', type=positive_int, metavar='N',
-                        help='total over all devices')
+                        help='total over all devices of all workers')
     recipe.add_argument('--lr', type=float, metavar='RATE')
     recipe.add_argument('--lr-factor', type=float, metavar='F',
                         help='the rate is multiplied by it at each drop')
@@ -80,17 +87,42 @@ def build_parser() -> Parser:
     recipe.add_argument('--augmentation', metavar='NAME',
                         help='any preset of `igcnet augment --list`, instead of --aug-type')
 
+    weights = parser.add_argument_group('weights to start from')
+    weights.add_argument('--load-model', metavar='FILE',
+                         help='all weights: a .params file in any layout, or a checkpoint of the '
+                              'PyTorch original')
+    weights.add_argument('--pretrained', metavar='FILE',
+                         help='the same for fine-tuning: all but the classifier, which is new')
+    weights.add_argument('--freeze', type=words, metavar='PATTERN,...',
+                         help="parameters that stay as they are: 'g0_*,g1_*'; BN of which scale "
+                              'and shift are frozen keeps its running statistics as well')
+    weights.add_argument('--teacher', metavar='NETWORK',
+                         help='distillation: learn from this network, too; '
+                              '--set method_settings.temperature=4 method_settings.hard_weight=0.5')
+    weights.add_argument('--teacher-params', metavar='FILE', help='its weights')
+
     device = parser.add_argument_group('devices')
     device.add_argument('--gpus', metavar='N,N,...', help='GPU numbers, such as 0,1')
     device.add_argument('--cpus', type=positive_int, metavar='N',
                         help='train data parallel on N CPU contexts (default: 1)')
     device.add_argument('--kv-store', metavar='NAME',
                         help="'device' sums gradients on the devices, 'local' on the CPU "
-                             '(default: device)')
-    device.add_argument('--lowering', choices=('stock', 'blocked'),
+                             '(default: device); in a job of `igcnet launch`: dist_sync (the '
+                             'default there), dist_device_sync or dist_async')
+    device.add_argument('--gc-type', choices=('none', '2bit'),
+                        help='compress the gradients that the workers of a job exchange '
+                             '(default: none)')
+    device.add_argument('--gc-threshold', type=positive_float, metavar='T',
+                        help='what 2bit sends for a gradient of at least so much (default: 0.5)')
+    device.add_argument('--lowering', choices=('stock', 'blocked', 'native', 'auto'),
                         help="how grouped convolutions and shuffles are computed: 'blocked' is the "
                              'same function in whole vector blocks, faster on a CPU when groups '
-                             'are narrow (default: stock)')
+                             "are narrow; 'native' is C++ for CPUs (python -m "
+                             "igcnet.native.build); 'auto' is the fastest for each layer "
+                             '(default: stock)')
+    device.add_argument('--precision', choices=('float32', 'bfloat16', 'float16'),
+                        help='bfloat16 on the CPU or float16 on GPUs, by MXNet\'s AMP; weights '
+                             'stay float32 (default: float32)')
     device.add_argument('--threads', type=positive_int, metavar='N',
                         help='threads of the CPU kernels (default: with --resume RUN those of the '
                              'run; else OMP_NUM_THREADS, or all physical cores)')
@@ -130,7 +162,6 @@ def build_parser() -> Parser:
     output.add_argument('--load-epoch', type=positive_int, metavar='N',
                         help='go on after epoch N: from that checkpoint of the run, or with '
                              "--model-prefix from the weights in the original's layout")
-    output.add_argument('--load-model', metavar='FILE', help='parameter file to start from')
     output.add_argument('--model-prefix', metavar='PREFIX',
                         help="also write each checkpoint in the original's layout, as "
                              'PREFIXweights/NAME/NAME-symbol.json and -NNNN.params')
@@ -139,7 +170,7 @@ def build_parser() -> Parser:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the command; returns the exit code."""
-    return run(_main, argv)
+    return as_worker(lambda: run(_main, argv))
 
 
 def _main(argv: Optional[List[str]]) -> int:
@@ -153,25 +184,34 @@ def _main(argv: Optional[List[str]]) -> int:
                          'weights alone: give one of them')
     # Before MXNet is imported.
     given['threads'] = set_threads(given.get('threads') or
-                                   (read_settings(resume).threads if resume else 0))
-    from igcnet.train import run as training
-    from igcnet.train.run_folder import newest_run_folder
-    from igcnet.train.stopping import Interrupted
+                                   (read_settings(resume).threads
+                                    if resume and not in_a_job() else 0))
+    with while_importing():
+        from igcnet.train import run as training
+        from igcnet.train.distributed import connect
+        from igcnet.train.run_folder import newest_run_folder
+        from igcnet.train.stopping import Interrupted
 
-    folder = None
-    if resume or ((resume == '' or epoch is not None) and not from_original):
+    workers = connect(given.get('kv_store'))
+    folder = settings = None
+    if workers.rank > 0:
+        pass  # worker 0 has the run's folder, and tells what is to be done
+    elif resume or ((resume == '' or epoch is not None) and not from_original):
         folder = Path(resume) if resume else newest_run_folder(
             training.with_augmentation(_settings(given)))
         settings = _changed(read_settings(folder), given)
     else:
         settings = _settings(given)
+    settings = training.share_settings(workers, settings)
     if test_io:
-        for number, rate in enumerate(training.test_io(settings), 1):
+        for number, rate in enumerate(training.test_io(settings, workers), 1):
             print('epoch %d%s: %s' % (number, ', from memory' if number > 1 else '', rate))
         return 0
     try:
-        training.train(settings, folder, epoch or 0)
+        training.train(settings, folder, epoch or 0, workers)
     except Interrupted as stop:
+        if workers.rank > 0:
+            return EXIT_INTERRUPTED
         path = Path(str(stop))
         print('interrupted; wrote %s; go on with:\n  %s --resume %s' % (
             path, _program(), shlex.quote(str(path.parent.parent))), file=sys.stderr)
@@ -193,6 +233,7 @@ def _settings(given: Dict[str, Any]):
 def _changed(settings, given: Dict[str, Any]):
     """`settings` with the options that were given."""
     from igcnet.train.devices import KV_STORES
+    from igcnet.train.distributed import STORES
     from igcnet.train.recipes import Recipe, load_recipe
     from igcnet.train.settings import RunSettings
     values = dict(given)
@@ -204,11 +245,15 @@ def _changed(settings, given: Dict[str, Any]):
     if network != settings.network:
         raise UsageError('--network %s: the run in the folder trains %s'
                          % (network, settings.network))
+    values.update(_overrides(settings.recipe, values))
+    values.update(_teacher(settings.recipe, values))
     _, values['network_settings'] = network_from(argparse.Namespace(
         network=network, network_settings=values.get('network_settings', {})))
-    if values.get('kv_store', 'device') not in KV_STORES:
+    if values.get('kv_store', 'device') not in KV_STORES + STORES:
         raise UsageError('--kv-store %s: must be one of %s'
-                         % (values['kv_store'], ', '.join(KV_STORES)))
+                         % (values['kv_store'], ', '.join(KV_STORES + STORES)))
+    if 'load_model' in values and 'pretrained' in values:
+        raise UsageError('--load-model and --pretrained exclude each other')
     if values.get('fb_mean') and values.get('dataset', settings.dataset) != 'imagenet':
         raise UsageError('--fb-mean goes with --dataset imagenet only')
     if 'lr_epoch_step' in values and 'lr_steps' in values:
@@ -218,6 +263,29 @@ def _changed(settings, given: Dict[str, Any]):
     known = {f.name for f in fields(RunSettings)} | {f.name for f in fields(Recipe)}
     assert set(values) <= known, set(values) - known
     return settings.changed(**values)
+
+
+def _overrides(recipe, given: Dict[str, Any]) -> Dict[str, Any]:
+    """The values of ``--set``, which is taken out of `given`."""
+    from igcnet.train.recipes import overrides
+    values = overrides(recipe, given.pop('pairs', ()), '--set')
+    twice = sorted(set(values) & set(given))
+    if twice:
+        raise UsageError('--set %s: --%s says it already'
+                         % (twice[0], twice[0].replace('_', '-')))
+    return values
+
+
+def _teacher(recipe, given: Dict[str, Any]) -> Dict[str, Any]:
+    """The recipe's method with ``--teacher`` and ``--teacher-params``, taken out of `given`."""
+    asked = {key: given.pop(key) for key in ('teacher', 'teacher_params') if key in given}
+    if not asked:
+        return {}
+    method = given.get('method', recipe.method)
+    if method not in ('plain', 'distillation'):
+        raise UsageError('--teacher: the method %s has no teacher' % method)
+    present = given.get('method_settings', recipe.method_settings)
+    return {'method': 'distillation', 'method_settings': {**present, **asked}}
 
 
 def keep(text: str) -> int:

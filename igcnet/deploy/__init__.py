@@ -2,5 +2,6 @@
 
 from igcnet.deploy.adaptive import AdaptiveModel
 from igcnet.deploy.export import export, read_manifest
+from igcnet.deploy.image_network import ImageNetwork
 
-__all__ = ['AdaptiveModel', 'export', 'read_manifest']
+__all__ = ['AdaptiveModel', 'ImageNetwork', 'export', 'read_manifest']

@@ -11,6 +11,7 @@ from mxnet.gluon.utils import split_and_load
 from igcnet.data.reader import EvalBatch
 from igcnet.layers.resolution import at_resolution
 from igcnet.train.metrics import Scores, score
+from igcnet.train.precision import in_full
 
 
 def forward(net, images: np.ndarray, contexts: List[mx.Context],
@@ -22,7 +23,7 @@ def forward(net, images: np.ndarray, contexts: List[mx.Context],
     used = contexts[:max(1, min(len(contexts), len(images)))]
     parts = split_and_load(mx.nd.array(images, dtype='float32'), used, even_split=False)
     outputs = [net(at_resolution(part, resolution)) for part in parts]
-    return np.concatenate([output.asnumpy() for output in outputs])
+    return np.concatenate([in_full(output).asnumpy() for output in outputs])
 
 
 def evaluate(net, batches: Iterable[EvalBatch], contexts: List[mx.Context],

@@ -13,11 +13,17 @@ from mxnet import gluon
 
 from igcnet.data.reader import EvalBatch
 from igcnet.errors import DivergedError, UsageError
-from igcnet.train import checkpoint, optimizer
+from igcnet.train import checkpoint
+from igcnet.train.distributed import ALONE, Alone
+from igcnet.train.ema import WeightAverage
 from igcnet.train.evaluate import evaluate
+from igcnet.train.gradients import all_finite, batch_gradients, leave_out_update, update
 from igcnet.train.meter import Meter, Pending
 from igcnet.train.methods import Place, find_method
 from igcnet.train.metrics import Scores
+from igcnet.train.optimizer import make_optimizer
+from igcnet.train.parameter_groups import learned, set_multipliers
+from igcnet.train.precision import LossScale
 from igcnet.train.recipes import Recipe
 from igcnet.train.run_folder import CHECKPOINTS, abandon_after, newest_whole, prune
 from igcnet.train.runlog import RunLog
@@ -28,22 +34,15 @@ ON_NAN = ('stop', 'rollback')
 MAX_ROLLBACKS = 5
 
 
-def make_trainer(net, recipe: Recipe, schedule, kv_store: str) -> gluon.Trainer:
-    """The ``gluon.Trainer`` of a recipe, with its decay rule; `kv_store` is 'device' or 'local'.
+def make_trainer(net, recipe: Recipe, schedule, kv_store: str,
+                 workers: Alone = ALONE) -> gluon.Trainer:
+    """The ``gluon.Trainer`` of a recipe, with its multipliers, for one of `workers`.
 
-    Every device updates its own copy of the weights with the summed gradients, so that the
-    optimiser's state can be saved whatever the store.
+    `kv_store` is 'device' or 'local'; in a distributed job it says nothing.
     """
-    if recipe.decay != 'all':
-        for name, parameter in net.collect_params().items():
-            depthwise = len(parameter.shape) == 4 and parameter.shape[1] == 1
-            parameter.wd_mult = float(name.endswith('_weight') and not (
-                depthwise and recipe.decay == 'weights-not-depthwise'))
-    rule = optimizer.Nesterov(momentum=recipe.momentum, learning_rate=recipe.lr, wd=recipe.wd,
-                              lr_scheduler=schedule)
+    set_multipliers(net, recipe)
     # Without the BN statistics: the trainer would copy the first device's to all others.
-    learned = [p for p in net.collect_params().values() if p.grad_req != 'null']
-    return gluon.Trainer(learned, rule, kvstore=kv_store, update_on_kvstore=False)
+    return workers.trainer(learned(net), make_optimizer(recipe, schedule), kv_store)
 
 
 class Loop:
@@ -87,6 +86,11 @@ class Loop:
         at each checkpoint, and ``set_arrays(arrays)``, given the same again on resuming and
         rolling back. See `igcnet.train.checkpoint.State.extra` for what arrays can be. The
         training method is always among them.
+    loss_scale : LossScale, optional
+        Of float16.
+    workers : Alone
+        The workers of the run. Each has a loop of its own and the same position; only worker 0
+        writes checkpoints.
     """
 
     def __init__(self, net, contexts, trainer, recipe: Recipe, train_reader,
@@ -96,7 +100,8 @@ class Loop:
                  log_iters: int = 50, checkpoint_epochs: int = 1, checkpoint_steps: int = 0,
                  checkpoint_seconds: float = 600, keep: int = 3, on_nan: str = 'stop',
                  loss_limit: Optional[float] = None,
-                 stateful: Optional[Mapping[str, Any]] = None):
+                 stateful: Optional[Mapping[str, Any]] = None,
+                 loss_scale: Optional[LossScale] = None, workers: Alone = ALONE):
         if on_nan not in ON_NAN:
             raise UsageError('on_nan=%s: must be one of %s' % (on_nan, ', '.join(ON_NAN)))
         self.net, self.contexts, self.trainer, self.recipe = net, contexts, trainer, recipe
@@ -108,7 +113,13 @@ class Loop:
         self.keep, self.on_nan, self.loss_limit = keep, on_nan, loss_limit
         self.method = find_method(recipe.method)(net, recipe, state.seed,
                                                  train_reader.steps_per_epoch)
-        self.stateful = {'method': self.method, **(stateful or {})}
+        self.workers = workers
+        self.average = WeightAverage(net, recipe.ema_decay) if recipe.ema_decay else None
+        self.loss_scale = loss_scale
+        own = {'method': self.method, 'average': self.average, 'loss_scale': loss_scale,
+               **workers.stateful(net)}
+        self.stateful = {name: thing for name, thing in {**own, **(stateful or {})}.items()
+                         if thing is not None}
         self._schedule = trainer._optimizer.lr_scheduler
         self._saved_at = time.monotonic()
         self._take_up(state)
@@ -120,7 +131,8 @@ class Loop:
     def _take_up(self, state: checkpoint.State) -> None:
         """Go on from `state`, to which net and trainer have been set."""
         self.state = state
-        self.epoch_scores, self.window_scores = Scores(*state.scores), Scores(*state.window)
+        self.epoch_scores, self.window_scores = map(self.workers.own_scores,
+                                                    (state.scores, state.window))
         for name, thing in self.stateful.items():
             prefix = name + ':'
             arrays = {key[len(prefix):]: array for key, array in state.extra.items()
@@ -181,11 +193,12 @@ class Loop:
                     position.step += 1
                     position.update += 1
                     show(meter.text())
-                    if stop.requested or self._is_due(position):
+                    stopping, late = self.workers.agree(stop.requested, self._is_late())
+                    if stopping or late or self._is_due(position):
                         meter.add(pending)
                         pending = None
                         path = self.save()
-                        if stop.requested:
+                        if stopping:
                             raise Interrupted(str(path))
         finally:
             batches.close()
@@ -194,40 +207,48 @@ class Loop:
         return self._finish_epoch(stop, meter, time.time() - started)
 
     def _step(self, place: Place, images, labels) -> Pending:
+        workers = self.workers
         # Seeding each step makes dropout repeatable from any checkpoint.
-        mx.random.seed(_mix(self.state.seed, *place))
-        outcome = self.method.gradients(place, images, labels, self.contexts)
-        finite = [self._finite_gradients(output.context) for output in outcome.outputs]
-        self.trainer.step(len(labels))
+        mx.random.seed(_mix(self.state.seed, *place, *workers.own_seed))
+        parameters, scale = self.trainer._params, self.loss_scale
+        self.method.loss_scale = factor = 1.0 if scale is None else scale.factor
+        outcome = batch_gradients(self.method, place, images, labels, self.contexts, parameters,
+                                  self.recipe.accumulate)
+        finite = workers.all_good(
+            all_finite(parameters, list(dict.fromkeys(
+                output.context for output in outcome.outputs))), outcome.losses, self.loss_limit)
+        if scale is None or scale.take(finite):
+            update(self.trainer, len(labels) * workers.size // workers.updates_per_step,
+                   self.recipe.clip_norm, factor)
+            if self.average is not None:
+                self.average.update()
+        elif scale.factor >= 1:  # an overflow of half precision, not of the network
+            leave_out_update(self.trainer)
+            finite = []
         return Pending(outcome, finite, self.state.position.update + 1,
                        float(self.trainer.learning_rate))
 
-    def _finite_gradients(self, context: mx.Context) -> mx.nd.NDArray:
-        """1 if every gradient on a device is finite, else 0, computed there without waiting.
-
-        The loss alone does not tell: MXNet's ReLU turns NaN into 0 on the CPU.
-        """
-        gradients = [p.grad(context) for p in self.net.collect_params().values()
-                     if p.grad_req != 'null']
-        return mx.nd.multi_all_finite(*gradients, num_arrays=len(gradients))
-
     def _finish_epoch(self, stop: StopRequest, meter: Meter, seconds: float) -> Dict[str, float]:
-        state, position, log = self.state, self.state.position, self.log
+        state, position, log, workers = self.state, self.state.position, self.log, self.workers
         epoch = position.epoch
         log.line('Epoch[%d] Time cost=%.3f' % (epoch, seconds))
+        self._log_devices(meter, seconds)
+        workers.synchronise(self.net, self.trainer)
+        trained, = workers.total(self.epoch_scores)
         rate = self.trainer.learning_rate if position.update else self.recipe.lr
         numbers: Dict[str, Any] = {'epoch': epoch + 1, 'lr': float(rate)}
-        numbers.update(('train_' + k, v) for k, v in self.epoch_scores.means().items())
+        numbers.update(('train_' + k, v) for k, v in trained.means().items())
         if self.validation is not None:
             try:
-                with closing(self.method.evaluations(self.reader, epoch)) as evaluations:
-                    for name in evaluations:
-                        numbers.update(self._validate(epoch, name, stop))
-            except Stopped:  # the resumed run begins with the evaluation
+                numbers.update(self._validate(epoch, stop))
+                if self.average is not None:
+                    with self.average.applied():
+                        numbers.update(self._validate(epoch, stop, 'ema_'))
+            except Stopped:  # only now has the network the weights to save again
                 raise Interrupted(str(self.save())) from None
         log.metrics('epoch', position.update, **numbers)
         log.timing('epoch', position.update, epoch=epoch + 1, seconds=seconds,
-                   images_per_second=meter.images / max(seconds, 1e-9))
+                   images_per_second=meter.images * workers.size / max(seconds, 1e-9))
         position.epoch, position.step = epoch + 1, 0
         self.epoch_scores = self.window_scores = Scores()
         best = numbers.get('val_top1', -np.inf) >= state.best_top1
@@ -236,17 +257,27 @@ class Loop:
         at_interval = (position.epoch % self.checkpoint_epochs == 0
                        or position.epoch == self.recipe.num_epochs)
         # The checkpoint comes last: a run that is killed before it does all of this again.
-        if at_interval and self.on_checkpoint is not None:
+        if at_interval and self.on_checkpoint is not None and workers.rank == 0:
             checkpoint.check_finite(self.net)
             self.on_checkpoint(state)
-        if self.on_epoch is not None:
+        if self.on_epoch is not None and workers.rank == 0:
             self.on_epoch(state)
         if best or at_interval:
             self.save()
         return numbers
 
-    def _validate(self, epoch: int, name: str, stop: StopRequest) -> Dict[str, float]:
-        scores = evaluate(self.net, self.validation, self.contexts, lambda *batch: stop.heed())
+    def _validate(self, epoch: int, stop: StopRequest, prefix: str = '') -> Dict[str, float]:
+        numbers: Dict[str, float] = {}
+        with closing(self.method.evaluations(self.reader, epoch)) as evaluations:
+            for name in evaluations:
+                numbers.update(self._evaluate(epoch, stop, prefix + name))
+        return numbers
+
+    def _evaluate(self, epoch: int, stop: StopRequest, name: str) -> Dict[str, float]:
+        # Where several workers evaluate, none may leave before the others.
+        scores, = self.workers.total(evaluate(
+            self.net, self.validation, self.contexts,
+            lambda *batch: stop.heed() if self.workers.size == 1 else None))
         means = scores.means()
         for text, key in (('cross-entropy', 'loss'), ('accuracy', 'top1'),
                           ('top_k_accuracy_5', 'top5')):
@@ -255,9 +286,22 @@ class Loop:
                 'val_%scount' % name: scores.count}
 
     def _is_due(self, position: checkpoint.Position) -> bool:
-        """Whether a checkpoint in mid-epoch is due."""
-        return (self.checkpoint_steps and position.step % self.checkpoint_steps == 0
-                or time.monotonic() - self._saved_at >= self.checkpoint_seconds)
+        """Whether a checkpoint in mid-epoch is due at this place."""
+        return bool(self.checkpoint_steps) and position.step % self.checkpoint_steps == 0
+
+    def _is_late(self) -> bool:
+        """Whether the clock says that a checkpoint is due."""
+        return time.monotonic() - self._saved_at >= self.checkpoint_seconds
+
+    def _log_devices(self, meter: Meter, seconds: float) -> None:
+        """What each device has done, if there are several."""
+        counts = self.workers.gather([meter.device_images[c] for c in self.contexts])
+        if counts.size > 1:
+            rates = ['%s%s %.1f' % ('worker %d ' % rank if len(counts) > 1 else '', context,
+                                    count / max(seconds, 1e-9))
+                     for rank, row in enumerate(counts)
+                     for context, count in zip(self.contexts, row)]
+            self.log.line('Images/s: %s' % ', '.join(rates))
 
     def _repeatable(self) -> List[Path]:
         """The checkpoints that every run with these settings writes, whatever the clock says."""
@@ -265,17 +309,24 @@ class Loop:
                 if checkpoint.step_of(path) % (self.checkpoint_steps or np.inf) == 0]
 
     def save(self) -> Path:
-        """Write a checkpoint of the present state, and remove those that are not kept."""
-        state = self.state
-        state.scores, state.window = list(self.epoch_scores), list(self.window_scores)
+        """Write a checkpoint of the present state, and remove those that are not kept.
+
+        All workers call it, and all get the path; worker 0 writes.
+        """
+        state, workers = self.state, self.workers
+        workers.fetch(self.trainer)
+        state.scores, state.window = map(workers.all_scores,
+                                         (self.epoch_scores, self.window_scores))
         state.history = self.log.history
         state.extra = {'%s:%s' % (name, key): array for name, thing in self.stateful.items()
                        for key, array in thing.arrays().items()}
+        self._saved_at = time.monotonic()
+        if workers.rank > 0:
+            return self.checkpoint_folder / state.position.folder_name()
         path = checkpoint.save(self.checkpoint_folder, self.net, self.trainer, state)
         self.log.line('Saved checkpoint to "%s"' % path)
         protected = {'%04d' % state.best_epoch, *(p.name for p in self._repeatable()[-1:])}
         prune(self.checkpoint_folder, self.keep, protected)
-        self._saved_at = time.monotonic()
         return path
 
     def _roll_back(self, problem: DivergedError) -> None:
@@ -283,13 +334,17 @@ class Loop:
 
         The order of the images cannot be what is changed: it is that of the seed.
         """
-        rollbacks, found = self.state.rollbacks, self._repeatable()
-        if rollbacks == MAX_ROLLBACKS or not found:
-            raise DivergedError('%s; %s' % (problem, 'rolled back %d times already' % rollbacks
-                                            if found else 'nothing to roll back to')) from None
-        path = newest_whole(found, self.log.line)
-        abandon_after(path)
-        state = checkpoint.restore(path, self.net, self.contexts, self.trainer)
+        rollbacks, path = self.state.rollbacks, Path()
+        if self.workers.rank == 0:
+            found = self._repeatable()
+            if rollbacks == MAX_ROLLBACKS or not found:
+                raise DivergedError('%s; %s' % (
+                    problem, 'rolled back %d times already' % rollbacks
+                    if found else 'nothing to roll back to')) from None
+            path = newest_whole(found, self.log.line)
+            abandon_after(path)
+        with self.workers.shared_folder(path) as shared:
+            state = checkpoint.restore(shared, self.net, self.contexts, self.trainer)
         state.rollbacks = rollbacks + 1
         self.log.rewind(state.history)
         self._take_up(state)

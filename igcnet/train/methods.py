@@ -15,6 +15,7 @@ from mxnet import autograd, gluon
 from mxnet.gluon.utils import split_and_load
 
 from igcnet.errors import UsageError
+from igcnet.train.recipe_values import check_settings
 from igcnet.train.recipes import Recipe
 from igcnet.train.targets import soft_targets, soften
 
@@ -60,9 +61,15 @@ class Method:
     SETTINGS : dict
         Name and default of everything that a recipe's ``method_settings`` can say; a given value
         must have the default's type.
+    SCALES_LOSS : bool
+        Whether all gradients come from `backward`, which float16 needs.
+    loss_scale : float
+        Factor of the gradients that `gradients` leaves.
     """
 
     SETTINGS: Dict[str, Any] = {}
+    SCALES_LOSS = False
+    loss_scale = 1.0
 
     def __init__(self, net, recipe: Recipe, seed: int, steps_per_epoch: int):
         self.net, self.recipe, self.seed = net, recipe, seed
@@ -89,19 +96,11 @@ class Method:
         """
         raise NotImplementedError
 
-    def arrays(self) -> Dict[str, np.ndarray]:
-        """What the method has learned or counted beside the network, for a checkpoint."""
-        return {}
-
-    def set_arrays(self, arrays: Dict[str, np.ndarray]) -> None:
-        """Take up again what `arrays` gave."""
-
     def evaluations(self, reader, epoch: int) -> Iterator[str]:
         """Make the network ready to be evaluated after an epoch, once for each name yielded.
 
         The numbers of an evaluation are logged as ``val_<name>top1`` and so on; those of the
-        name '' are the run's. When the iterator ends or is closed the network is as training needs
-        it. A run that is stopped meanwhile does all evaluations of the epoch again.
+        name '' are the run's. When the iterator ends the network is as training needs it.
 
         Parameters
         ----------
@@ -112,25 +111,43 @@ class Method:
         """
         yield ''
 
+    def arrays(self) -> Dict[str, np.ndarray]:
+        """What the method has learned or counted beside the network, for a checkpoint."""
+        return {}
+
+    def set_arrays(self, arrays: Dict[str, np.ndarray]) -> None:
+        """Take up again what `arrays` gave."""
+
+    def backward(self, losses: List[mx.nd.NDArray]) -> None:
+        """The backward pass of `losses`, one on each device, times `loss_scale`."""
+        heads = None if self.loss_scale == 1 else [
+            mx.nd.full(loss.shape, self.loss_scale, loss.context, loss.dtype) for loss in losses]
+        autograd.backward(losses, heads)
+
 
 class Plain(Method):
     """Cross-entropy of the whole network, with the recipe's smoothing and mixing."""
+
+    SCALES_LOSS = True
 
     def __init__(self, net, recipe, seed, steps_per_epoch):
         super().__init__(net, recipe, seed, steps_per_epoch)
         self.loss = gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=not soft_targets(recipe))
         self.loss.hybridize()
 
+    def targets(self, place: Place, images, labels):
+        """Images and targets of a step: as they are, or smoothed and mixed."""
+        if not soft_targets(self.recipe):
+            return images, labels
+        return soften(images, labels, self.net.classes, self.recipe, (self.seed, *place))
+
     def gradients(self, place, images, labels, contexts):
-        targets = labels
-        if soft_targets(self.recipe):
-            images, targets = soften(images, labels, self.net.classes, self.recipe,
-                                     (self.seed, *place))
+        images, targets = self.targets(place, images, labels)
         data, target = on_devices(contexts, images, targets)
         with autograd.record():
             outputs = [self.net(x) for x in data]
             losses = [self.loss(y, t) for y, t in zip(outputs, target)]
-        autograd.backward(losses)
+        self.backward(losses)
         return Outcome(place, labels, outputs, losses)
 
 
@@ -153,6 +170,8 @@ def find_method(name: str) -> Type[Method]:
 
 def _load_methods() -> None:
     # These modules import this one to register themselves.
+    import igcnet.train.dgc  # noqa: F401
+    import igcnet.train.distillation  # noqa: F401
     import igcnet.train.mutual  # noqa: F401
 
 
@@ -164,14 +183,8 @@ def method_settings(recipe: Recipe) -> Dict[str, Any]:
     UsageError
         Unknown method or setting, or a value of another type than the default's.
     """
-    known = find_method(recipe.method).SETTINGS
-    for key, value in recipe.method_settings.items():
-        if key not in known:
-            raise UsageError('method_settings: method %s has no setting %r; it has %s' % (
-                recipe.method, key, ', '.join(known) or 'none'))
-        if not _same_kind(value, known[key]):
-            raise UsageError('method_settings: %s=%r: must be like %r' % (key, value, known[key]))
-    return {**known, **recipe.method_settings}
+    return check_settings('method_settings', 'method ' + recipe.method,
+                          find_method(recipe.method).SETTINGS, recipe.method_settings)
 
 
 def on_devices(contexts: Sequence[mx.Context], *arrays: np.ndarray) -> List[List[mx.nd.NDArray]]:
@@ -180,11 +193,3 @@ def on_devices(contexts: Sequence[mx.Context], *arrays: np.ndarray) -> List[List
     return [split_and_load(mx.nd.array(array, dtype=array.dtype), contexts, even_split=False)
             for array in arrays]
 
-
-def _same_kind(value: Any, default: Any) -> bool:
-    if isinstance(default, float):
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if isinstance(default, (list, tuple)):
-        return isinstance(value, (list, tuple)) and all(
-            isinstance(item, (int, float)) and not isinstance(item, bool) for item in value)
-    return type(value) is type(default)

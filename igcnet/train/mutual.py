@@ -24,6 +24,7 @@ from igcnet.train.methods import (
     method_settings,
     on_devices,
 )
+from igcnet.train.targets import soft_targets
 
 # Of the random numbers: see `igcnet.data.randomness`.
 STREAM = 3
@@ -71,6 +72,7 @@ class Mutual(Method):
     statistics; before an evaluation they are calibrated (`igcnet.train.calibrate`).
     """
 
+    SCALES_LOSS = True
     SETTINGS = {'resolutions': (224, 192, 160, 128), 'sampled_widths': 2}
 
     @classmethod
@@ -86,8 +88,9 @@ class Mutual(Method):
         if not isinstance(net, SlimmableNetwork):
             raise UsageError('method=mutual: needs a slimmable network, such as mobilenet_v1_us '
                              '(igcnet list)')
-        if recipe.label_smoothing or recipe.mixup_alpha:
-            raise UsageError('method=mutual: knows neither label_smoothing nor mixup_alpha')
+        if soft_targets(recipe):
+            raise UsageError('method=mutual: knows neither label_smoothing nor mixup_alpha nor '
+                             'cutmix_alpha')
         self.resolutions_drawn = [_whole('resolutions', size, 1)
                                   for size in self.settings['resolutions']]
         self.sampled_widths = _whole('sampled_widths', self.settings['sampled_widths'], 0)
@@ -128,14 +131,14 @@ class Mutual(Method):
         with autograd.record():
             outputs = [self.net(x) for x in data]
             losses = [self.cross_entropy(y, t) for y, t in zip(outputs, target)]
-        autograd.backward(losses)
+        self.backward(losses)
         teachers = [output.detach() for output in outputs]
         for width, resolution in self.draw(place):
             smaller = [at_resolution(x, resolution) for x in data]
             with autograd.record():
                 parts = [self.divergence(self.net(x, width=width), teacher)
                          for x, teacher in zip(smaller, teachers)]
-            autograd.backward(parts)
+            self.backward(parts)
             losses = [total + part.detach() for total, part in zip(losses, parts)]
         return Outcome(place, labels, outputs, losses)
 
