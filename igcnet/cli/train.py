@@ -19,6 +19,7 @@ from igcnet.cli.common import (
     positive_int,
     run,
     seed,
+    while_importing,
     words,
 )
 from igcnet.cli.network_options import add_network_options, network_from
@@ -188,10 +189,11 @@ def _main(argv: Optional[List[str]]) -> int:
     given['threads'] = set_threads(given.get('threads') or
                                    (read_settings(resume).threads
                                     if resume and not in_a_job() else 0))
-    from igcnet.train import run as training
-    from igcnet.train.distributed import connect
-    from igcnet.train.loop import Interrupted
-    from igcnet.train.run_folder import newest_run_folder
+    with while_importing():
+        from igcnet.train import run as training
+        from igcnet.train.distributed import connect
+        from igcnet.train.run_folder import newest_run_folder
+        from igcnet.train.stopping import Interrupted
 
     workers = connect(given.get('kv_store'))
     folder = settings = None

@@ -158,7 +158,7 @@ def train(settings: RunSettings, folder: Optional[Path] = None, load_epoch: int 
     ------
     IgcnetError
         Anything that a user can put right.
-    igcnet.train.loop.Interrupted
+    igcnet.train.stopping.Interrupted
         Stopped by a signal, after writing a checkpoint.
     """
     path: Optional[Path] = None
