@@ -1,5 +1,8 @@
 """Taking a trained network out of training."""
 
 from igcnet.deploy.export import export, read_manifest
+from igcnet.deploy.model import Model
+from igcnet.deploy.onnx_form import to_onnx
+from igcnet.deploy.optimizing import Optimized, optimize
 
-__all__ = ['export', 'read_manifest']
+__all__ = ['Model', 'Optimized', 'export', 'optimize', 'read_manifest', 'to_onnx']
