@@ -20,6 +20,7 @@ COMMANDS = {
     'evaluate': 'accuracy of a trained network on a record file or image folder',
     'predict': 'the most probable classes of images',
     'export': 'a trained network as the fastest files for inference on a CPU',
+    'bench': 'speed of a network in our forms and in those of others',
     'torch_to_mxnet': "an original's checkpoint as a network of ours",
     'mxnet_to_torch': 'parameters of ours as a checkpoint of the PyTorch original',
     'compare_originals': 'all checkpoints of the originals below a folder, both ways',
