@@ -5,13 +5,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: venv test demo tables figures clean-demo
+.PHONY: venv test demo tables figures docs clean-demo
 
 venv: $(VENV)/installed
 
 $(VENV)/installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,dev]'
+	-$(BIN)/python -m igcnet.native.build
 	@touch $@
 
 test: venv
@@ -43,3 +44,8 @@ tables: venv
 figures: venv
 	$(BIN)/python docs/figures/igc_unit.py
 	$(BIN)/python docs/figures/augmentations.py
+
+# The API pages, docs/api/index.html.
+docs: venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'pdoc>=14'
+	$(BIN)/python -W ignore docs/make_api.py

@@ -2,13 +2,32 @@
 same folder and exactly one of them must be installed: ``.[cpu]`` or ``.[cu112]``."""
 
 import re
+import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from igcnet.errors import IgcnetError  # noqa: E402
+from igcnet.native import build as native  # noqa: E402
+
 VERSION = re.search(r"^__version__ = '(.+)'$",
                     (HERE / 'igcnet' / '__init__.py').read_text(encoding='utf-8'), re.M).group(1)
+
+
+
+class BuildNative(build_ext):
+    """Builds the operator library where that is possible; an installation never fails for it."""
+
+    def build_extension(self, ext):
+        try:
+            native.build(Path(self.get_ext_fullpath(ext.name)))
+        except IgcnetError as problem:
+            self.warn('%s (later: %s)' % (problem, native.HOW_TO_BUILD))
+
 
 setup(
     name='igcnet',
@@ -17,13 +36,16 @@ setup(
                 'Convolutions and their family',
     long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
+    license='Apache-2.0',
     packages=find_packages(include=['igcnet', 'igcnet.*']),
-    package_data={'igcnet': ['train/recipes/*.yaml']},
+    package_data={'igcnet': ['train/recipes/*.yaml', 'native/src/*']},
+    ext_modules=[Extension('igcnet.native.%s' % native.STEM, [], optional=True)],
+    cmdclass={'build_ext': BuildNative},
     python_requires='>=3.8,<3.12',
     install_requires=[
         'numpy>=1.23.5,<1.24',  # MXNet 1.9.1 uses np.bool, which 1.24 removed
         'gluoncv==0.10.5.post0',
-        'opencv-python<4.12',   # later ones need numpy 2
+        'opencv-python>=4.11,<4.12',  # earlier ones decode to BGR only; later ones need numpy 2
         'matplotlib',
         'pillow',
         'pyyaml',

@@ -28,3 +28,7 @@ class CheckpointError(IgcnetError):
 
 class TrainingError(IgcnetError):
     """Training cannot go on (NaN loss, unusable device, log folder that can't be written)."""
+
+
+class DivergedError(TrainingError):
+    """The loss or the weights are not finite any more, or the loss is above its limit."""

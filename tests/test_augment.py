@@ -30,12 +30,13 @@ def plain_crop(image, u, size, pad):
     return out
 
 
+@pytest.mark.parametrize('count', [1, 12, 40])
 @pytest.mark.parametrize('preset, pad, height, width', [
     ('igc-1', 4, 32, 32), ('igc-1', 4, 28, 40), ('igc-2', 0, 32, 32), ('igc-2', 0, 40, 36)])
-def test_small_images_equal_a_plain_loop(preset, pad, height, width):
-    images, randoms = noise(12, height, width), uniforms(3, 1, np.arange(12), 3)
+def test_small_images_equal_a_plain_loop(preset, pad, height, width, count):
+    images, randoms = noise(count, height, width), uniforms(3, 1, np.arange(count), 3)
     pixels = find_augmentation(preset, 32, FILL)(images, randoms)
-    assert pixels.shape == (12, 3, 32, 32) and pixels.dtype == np.uint8
+    assert pixels.shape == (count, 3, 32, 32) and pixels.dtype == np.uint8
     for image, u, one in zip(images, randoms, pixels):
         assert np.array_equal(one, plain_crop(image, u, 32, pad))
 

@@ -41,6 +41,15 @@ def test_a_grid_has_the_image_and_its_augmentations():
         images[0], (30, 20), interpolation=cv2.INTER_AREA)).max() == 0
 
 
+@pytest.mark.parametrize('name', sorted(PRESETS))
+def test_every_preset_has_a_picture(tmp_path, name):
+    image = tmp_path / 'image.png'
+    image.write_bytes(encode_image(smooth(60, 90), '.png'))
+    assert cli.main(['--preview', str(tmp_path / 'grid.png'), '--preset', name, '--size', '24',
+                     '--times', '2', str(image)]) == 0
+    assert cv2.imread(str(tmp_path / 'grid.png')).shape == (24, 3 * 24 + 2 * GAP, 3)
+
+
 def test_a_picture_is_written_from_files_and_from_records(tmp_path, capsys):
     files = []
     for number in range(3):

@@ -78,6 +78,25 @@ def test_same_lists_and_records_as_im2rec(tmp_path, im2rec_lists, options):
     assert RecordFile(ours / 'x_val').classes == ['bird', 'cat', 'dog', 'dog/nested']
 
 
+def test_other_lists_and_labels_are_as_im2recs(tmp_path, images):
+    """The options that the test above leaves out."""
+    (images / 'cat' / 'other.png').write_bytes(file_bytes(picture(seed=20), 'PNG'))
+    options = ['--list', '--recursive', '--no-shuffle', '--chunks', '2', '--exts', '.png', '.bmp']
+    (images / 'dog' / 'one.BMP').write_bytes(file_bytes(picture(seed=21), 'BMP'))
+    several = '5\t1.5\t2.5\tcat/other.png\n7\t0.25\t-3\tdog/0.jpg\n'
+    for folder, command in (('theirs', run_im2rec), ('ours', lambda *words: main(list(
+            map(str, words))))):
+        (tmp_path / folder).mkdir()
+        command(tmp_path / folder / 'x', images, *options)
+        (tmp_path / folder / 'y.lst').write_text(several)
+        command(tmp_path / folder / 'y', images, '--pack-label', '--color', '-1',
+                '--num-thread', '1')
+    for name in ('x_0.lst', 'x_1.lst', 'y.rec', 'y.idx', 'y.lst'):
+        assert (tmp_path / 'ours' / name).read_bytes() == (
+            tmp_path / 'theirs' / name).read_bytes(), name
+    assert (tmp_path / 'ours' / 'x_1.lst').read_text().endswith('dog/one.BMP\n')
+
+
 def test_one_step(tmp_path, images, capsys):
     prefix = tmp_path / 'data' / 'pets'
     assert main([str(prefix), str(images)]) == 0
@@ -244,7 +263,7 @@ def test_mutated_images_never_crash(tmp_path, capsys):
     (['x', 'images', '--dataset', 'digits'], 2, 'leave out ROOT (images)'),
     (['x', '--dataset', 'digits', '--pass-through', '--train-ratio', '0.5'], 2,
      '--pass-through: --dataset digits is packed as it is published'),
-    (['flat/1.jpg/x', 'images'], 1, 'flat/1.jpg/x-manifest.json: cannot write'),
+    (['flat/1.jpg/x', 'images'], 1, 'flat/1.jpg/x.rec: cannot write'),
 ])
 def test_mistakes(tmp_path, images, capsys, monkeypatch, arguments, code, message):
     monkeypatch.chdir(tmp_path)
@@ -289,7 +308,7 @@ def test_help_and_tool():
     for option in ('--list --exts --chunks --train-ratio --test-ratio --recursive --no-shuffle '
                    '--stratified --split-by-folder --interp --pass-through --resize '
                    '--center-crop --quality --num-thread --color --encoding '
-                   '--pack-label --seed --max-bad --dataset').split():
+                   '--pack-label --seed --max-bad --dataset --download --preset --labels').split():
         assert option in text
 
 

@@ -64,10 +64,10 @@ def test_a_run_from_start_to_export(data, tmp_path, capsys):
     run = run_of(tmp_path)
     names = {path.name for path in run.iterdir()}
     stem = 'resnet_igc_d8L2M2'
-    assert {'config.yaml', 'log.txt', 'metrics.jsonl', 'curves.png', 'checkpoints',
+    assert {'config.yaml', 'log.txt', 'metrics.jsonl', 'timing.jsonl', 'curves.png', 'checkpoints',
             stem + '-symbol.json', stem + '-0000.params', stem + '-manifest.json'} <= names
     assert any(name.startswith('events.out.tfevents') for name in names)
-    assert sorted(p.name for p in (run / 'checkpoints').iterdir()) == ['0001', '0002']
+    assert sorted(p.name for p in (run / 'checkpoints').iterdir()) == ['0000', '0001', '0002']
     manifest = json.loads((run / (stem + '-manifest.json')).read_text())
     assert manifest['classes'] == CLASSES and manifest['preprocessing']['mean'] == [127, 127, 127]
     out = capsys.readouterr().out
@@ -220,8 +220,9 @@ def test_interrupt_writes_a_checkpoint_and_prints_the_resume_command(data, tmp_p
     assert process.returncode == 130
     assert 'Traceback' not in errors
     assert errors.rstrip().endswith('python tools/train.py --resume %s' % run_of(tmp_path))
-    assert len(list((run_of(tmp_path) / 'checkpoints').iterdir())) == 1
-    assert cli.main(['--resume', str(run_of(tmp_path)), '--num-epochs', '1']) in (0, 2)
+    saved = sorted((run_of(tmp_path) / 'checkpoints').iterdir())
+    assert re.fullmatch(r'\d{4}-\d{6}', saved[-1].name)
+    assert cli.main(['--resume', str(run_of(tmp_path)), '--num-epochs', '1']) == 0
 
 
 BAD = [
@@ -305,29 +306,57 @@ def test_no_space_left_keeps_the_earlier_checkpoint(data, tmp_path, capsys, monk
 
     def full(path, arrays):
         calls.append(path)
-        if len(calls) == 2:
+        if len(calls) == 5:  # each checkpoint has two such files
             raise OSError(errno.ENOSPC, 'No space left on device')
         return real(path, arrays)
     monkeypatch.setattr(checkpoint, 'write_ndarrays', full)
     assert cli.main(arguments(data, tmp_path, '--checkpoint-epochs', '1')) == 1
     error = capsys.readouterr().err
     assert error.count('\n') == 1 and 'no space left' in error
-    assert [p.name for p in (run_of(tmp_path) / 'checkpoints').iterdir()] == ['0001']
+    saved = (run_of(tmp_path) / 'checkpoints').iterdir()
+    assert sorted(path.name for path in saved) == ['0000', '0001']
 
 
-def test_damaged_checkpoint_and_configuration(data, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_passed_over(data, tmp_path, capsys):
+    assert cli.main(arguments(data, tmp_path, '--checkpoint-epochs', '1')) == 0
+    run = run_of(tmp_path)
+    first, second = weights(run, '0002'), (run / 'metrics.jsonl').read_bytes()
+    whole = (run / 'checkpoints' / '0002' / 'net.params').read_bytes()
+    for bad in (whole[:-40], whole[:-1] + bytes([whole[-1] ^ 1]), None):
+        file = run / 'checkpoints' / '0002' / 'net.params'
+        if bad is None:
+            file.unlink()
+        else:
+            file.write_bytes(bad)
+        capsys.readouterr()
+        assert cli.main(['--resume', str(run)]) == 0
+        out = capsys.readouterr().out
+        assert re.search('warning: .*0002/net.params: .*; going back to the checkpoint before it',
+                         out)
+        assert 'resuming %s' % (run / 'checkpoints' / '0001') in out
+        assert same(weights(run, '0002'), first)
+        assert (run / 'metrics.jsonl').read_bytes() == second
+    assert (run / 'checkpoints' / 'abandoned' / '0002').is_dir()
+
+
+def test_no_checkpoint_is_whole(data, tmp_path, capsys):
     assert cli.main(arguments(data, tmp_path, '--num-epochs', '1')) == 0
     run = run_of(tmp_path)
     state = run / 'checkpoints' / '0001' / 'state.json'
     good = state.read_text()
-    for bad in ('{', '{}', '[]', good.replace('"update": 5', '"update": "x"')):
+    (run / 'checkpoints' / '0000' / 'metrics.jsonl').write_bytes(b'{}')
+    for bad in ('{', '{}', '[]', good.replace('"update": 5', '"update": "x"'),
+                good.replace('"update": 5', '"update": 4')):
         state.write_text(bad)
         assert cli.main(['--resume', str(run)]) == 1
-        assert 'state.json' in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert error.count('\n') == 1 and error.startswith('error: ')
+        assert '0001/state.json' in error and 'checkpoints before it: 1' in error
     state.write_text(good)
-    (run / 'checkpoints' / '0001' / 'state.npz').write_bytes(b'PK\x03\x04 broken')
-    assert cli.main(['--resume', str(run)]) == 1
-    assert 'state.npz' in capsys.readouterr().err
+    (run / 'checkpoints' / '0001' / 'state.params').write_bytes(b'')
+    assert cli.main(['--resume', str(run), '--load-epoch', '1']) == 1
+    error = capsys.readouterr().err
+    assert 'state.params: damaged' in error and 'before it' not in error
     (run / 'config.yaml').write_text('run: [')
     assert cli.main(['--resume', str(run)]) == 1
     assert 'config.yaml' in capsys.readouterr().err

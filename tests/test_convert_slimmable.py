@@ -1,91 +1,23 @@
 """Key maps, outputs, gradients and statistics against the original's checkpoints."""
 
-import json
-
 import mxnet as mx
 import numpy as np
 import pytest
 from mxnet import autograd
+from slimmable_originals import (
+    STEPS,
+    Original,
+    maximum_difference,
+    relative_difference,
+    resize,
+)
 
 import igcnet
 from igcnet.convert.families import slimmable
-from igcnet.convert.torch_file import read_torch
 
-NAMES = {'mobilenet_v1': 'mobilenet_v1_us', 'mobilenet_v2': 'mobilenet_v2_us',
-         'resnet': 'resnet50_us', 'wideresnet': 'wideresnet28_10_us'}
 FORWARD = ('mobilenet_v1_c10', 'mobilenet_v2_c10', 'resnet50_narrow_c10', 'wideresnet10_1_c10')
-STEPS = ('trainstep_mobilenet_v1_c10', 'trainstep_wideresnet10_1_c10')
 HYBRID = [None, {}, dict(static_alloc=True, static_shape=True)]
 TOLERANCE = 1e-4
-
-
-class Original:
-    """One case of the original: its configuration, checkpoint and stored arrays."""
-
-    def __init__(self, folder, case):
-        self.facts = json.loads((folder / (case + '.json')).read_text())
-        config, self.name = self.facts['config'], NAMES[self.facts['network']]
-        settings = igcnet.get_spec(self.name).settings()
-        self.settings = {key: config[key] for key in settings if key in config}
-        self.settings['classes'] = config['num_classes']
-        self.file = read_torch(folder / self.facts['checkpoint']).value
-        self.arrays = dict(np.load(folder / (case + '.npz')))
-
-    def state_dict(self):
-        """Without the prefix, as NumPy arrays."""
-        entries = self.file[slimmable.WRAPPER['state_dict']]
-        prefix = slimmable.WRAPPER['prefixes'][0]
-        assert all(key.startswith(prefix) for key in entries)
-        return {key[len(prefix):]: value for key, value in entries.items()}
-
-    def net(self, hybrid=None):
-        """Our network with the original's parameters."""
-        net = igcnet.get_model(self.name, **self.settings)
-        net.initialize()
-        names, stored = slimmable.torch_names(net), self.state_dict()
-        for path, parameter in net._collect_params_with_prefix().items():
-            assert parameter.shape == stored[names[path]].shape, path
-            parameter.set_data(mx.nd.array(stored[names[path]]))
-        if hybrid is not None:
-            net.hybridize(**hybrid)
-        return net
-
-    def parameters(self, net):
-        """Our parameters by the original's key with its prefix."""
-        names = slimmable.torch_names(net)
-        return {'module.' + names[path]: parameter
-                for path, parameter in net._collect_params_with_prefix().items()}
-
-    def cases(self, kind):
-        """(key, width, resolution) of the stored arrays whose key begins so."""
-        for key in self.arrays:
-            if key.startswith(kind):
-                _, width, size = key.rsplit('_', 2)
-                yield key, float(width[1:]), int(size[1:])
-
-    def selected(self, kind):
-        """(key of a parameter, stored array) of the arrays ``<kind>:<key>``."""
-        found = [(key.split(':', 1)[1], array) for key, array in self.arrays.items()
-                 if key.startswith(kind + ':')]
-        assert found
-        return found
-
-
-def resize(x, size):
-    x = mx.nd.array(x)
-    return x if size == x.shape[2] else mx.nd.contrib.BilinearResize2D(x, height=size, width=size)
-
-
-def maximum_difference(left, right):
-    left = left.asnumpy()
-    assert left.shape == right.shape
-    return np.abs(left - right).max()
-
-
-def relative_difference(left, right):
-    left = left.asnumpy()
-    assert left.shape == right.shape
-    return np.linalg.norm(left - right) / np.linalg.norm(right)
 
 
 def block_of(net, module):
@@ -259,23 +191,3 @@ def test_training_step(case, hybrid, shared_fixtures):
             net(mx.nd.array(arrays['x']), width=width)
     for key, statistics in original.selected('bnlog'):
         assert relative_difference(parameters[key].data(), statistics) < 1e-4, key
-
-
-@pytest.mark.parametrize('hybrid', HYBRID)
-@pytest.mark.parametrize('dtype, tolerance', [('float32', 1e-3), ('float64', 1e-4)])
-def test_calibration(hybrid, dtype, tolerance, shared_fixtures):
-    """The mean over the batches of their means and unbiased variances. In float32 the original
-    itself is 1e-4 away from its double-precision run."""
-    original = Original(shared_fixtures('mutualnet'), 'bncalib_mobilenet_v2_c10')
-    net, arrays = original.net(hybrid), original.arrays
-    net.cast(dtype)
-    width, size = original.facts['width'], original.facts['resolution']
-    batches = [resize(batch, size).astype(dtype) for batch in arrays['x_batches']]
-    found = [net.batch_statistics(batch, width) for batch in batches]
-    net.set_statistics({name: tuple(sum(values) / len(found) for values in zip(*(
-        statistics[name] for statistics in found))) for name in found[0]}, width)
-    parameters = original.parameters(net)
-    for key, statistics in original.selected('bn'):
-        assert relative_difference(parameters[key].data(), statistics) < tolerance, key
-    logits = net(batches[0], width=width)
-    assert maximum_difference(logits, arrays['logits_batch0']) < tolerance

@@ -5,10 +5,14 @@ import http.server
 import threading
 
 import pytest
+from pictures import make_tar
+from test_arrays import write_cifar
+from test_svhn import write_part
 
 from igcnet.cli.im2rec_pack import main
 from igcnet.data import downloading
 from igcnet.data.downloading import PUBLISHED, Published, download
+from igcnet.data.records import RecordFile
 from igcnet.errors import DataError
 
 CONTENT = bytes(range(256)) * 4000
@@ -16,12 +20,14 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT; behind /cut it ends half-way, behind /plain it knows no ranges."""
+    """Serves `files` by name, and CONTENT; behind /cut it ends half-way, behind /plain it knows no
+    ranges."""
 
     ranges = []
+    files = {}
 
     def do_GET(self):  # noqa: N802 (the base class's name)
-        start = 0
+        start, content = 0, self.files.get(self.path.rpartition('/')[2], CONTENT)
         asked = self.headers.get('Range')
         self.ranges.append(asked)
         if asked and not self.path.startswith('/plain'):
@@ -29,14 +35,14 @@ class Server(http.server.BaseHTTPRequestHandler):
         if self.path.startswith('/none'):
             self.send_error(404)
             return
-        if start >= len(CONTENT):
+        if start >= len(content):
             self.send_error(416)
             return
         self.send_response(206 if start else 200)
-        self.send_header('Content-Length', str(len(CONTENT) - start))
+        self.send_header('Content-Length', str(len(content) - start))
         self.end_headers()
-        end = len(CONTENT) // 2 if self.path.startswith('/cut') else len(CONTENT)
-        self.wfile.write(CONTENT[start:end])
+        end = len(content) // 2 if self.path.startswith('/cut') else len(content)
+        self.wfile.write(content[start:end])
 
     def log_message(self, *arguments):
         pass
@@ -45,7 +51,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     """Address of a server on this machine, which ends with the test."""
-    Server.ranges = []
+    Server.ranges, Server.files = [], {}
     with http.server.HTTPServer(('127.0.0.1', 0), Server) as listening:
         thread = threading.Thread(target=listening.serve_forever, daemon=True)
         thread.start()
@@ -95,6 +101,42 @@ def test_wrong_content(server, tmp_path):
     with pytest.raises(DataError, match='remove it if it is not yours'):
         download([file], tmp_path)
     assert (tmp_path / 'f.bin').read_bytes() == b'mine'
+
+
+def published_files(folder, dataset):
+    """Small files in the form of the published ones, by name."""
+    if dataset == 'svhn':
+        for seed, part in enumerate(('train', 'test', 'extra')):
+            write_part(folder, part, 12, seed)
+    else:
+        write_cifar(folder / 'files' / 'cifar', dataset, 'python')
+        make_tar(folder / PUBLISHED[dataset][0].name, folder / 'files', 'w:gz')
+    return {file.name: (folder / file.name).read_bytes() for file in PUBLISHED[dataset]}
+
+
+@pytest.mark.parametrize('dataset, train, test', [('cifar10', 30, 6), ('cifar100', 6, 6),
+                                                  ('svhn', 24, 12)])
+def test_the_command_fetches_goes_on_and_packs(server, tmp_path, monkeypatch, capsys, dataset,
+                                               train, test):
+    Server.files = published_files(tmp_path / 'published', dataset)
+    command = [str(tmp_path / 'c'), '--dataset', dataset, '--download', '--num-thread', '1']
+
+    def served_from(folder):
+        monkeypatch.setitem(downloading.PUBLISHED, dataset, [
+            Published(name, ('%s/%s/%s' % (server, folder, name),), hashlib.md5(data).hexdigest())
+            for name, data in Server.files.items()])
+
+    served_from('cut')
+    assert main(command) == 1
+    assert 'the connection ended after' in capsys.readouterr().err
+    kept, = (tmp_path / 'c' / 'download').iterdir()
+    served_from('files')
+    assert main(command) == 0
+    assert Server.ranges[:2] == [None, 'bytes=%d-' % (len(Server.files[kept.stem]) // 2)]
+    assert {path.name: path.read_bytes() for path in kept.parent.iterdir()} == Server.files
+    assert [len(RecordFile(tmp_path / 'c' / part)) for part in ('train', 'test')] == [train, test]
+    asked = len(Server.ranges)
+    assert main(command) == 0 and len(Server.ranges) == asked == 1 + len(Server.files)
 
 
 def test_offline_says_where_to_put_the_file(tmp_path, capsys, monkeypatch):

@@ -13,6 +13,7 @@ from igcnet.data.images import (
     MAX_PIXELS,
     center_crop_square,
     check_image,
+    decode_bgr,
     decode_image,
     encode_image,
     image_format,
@@ -24,13 +25,17 @@ from igcnet.errors import DataError
 @pytest.mark.parametrize('kind, options, error', [
     ('PNG', {}, 0), ('BMP', {}, 0), ('TIFF', {}, 0), ('PPM', {}, 0),
     ('JPEG', {'quality': 95}, 4), ('JPEG', {'progressive': True, 'quality': 95}, 4),
-    ('WEBP', {'quality': 95}, 6), ('PNG', {'mode': 'RGBA'}, 0),
+    ('JPEG', {'quality': 95, 'mode': 'CMYK'}, 4), ('WEBP', {'quality': 95}, 6),
+    ('PNG', {'mode': 'RGBA'}, 0), ('PNG', {'mode': 'P'}, 20), ('BMP', {'mode': 'P'}, 20),
 ])
 def test_decodes_to_rgb(kind, options, error):
     image = picture()
-    decoded = decode_image(file_bytes(image, kind, **options), 'x')
+    data = file_bytes(image, kind, **options)
+    decoded = decode_image(data, 'x')
     assert decoded.shape == (48, 64, 3) and decoded.dtype == np.uint8
     assert np.abs(decoded.astype(int) - image).mean() <= error
+    # Reading and packing have OpenCV write either order; the values are the same.
+    assert np.array_equal(decoded, decode_bgr(data, 'x')[..., ::-1])
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP'])

@@ -3,83 +3,31 @@
 import json
 import os
 import signal
-from contextlib import contextmanager
 
 import mxnet as mx
 import numpy as np
 import pytest
+from loops import (
+    RECIPE,
+    FakeReader,
+    assert_same_bits,
+    make_loop,
+    parameters,
+    random_batches,
+    silent,
+    small_net,
+)
 
 import igcnet
 from igcnet.convert import load_parameters, read_ndarrays
 from igcnet.data.reader import EvalBatch
-from igcnet.errors import TrainingError
+from igcnet.errors import TrainingError, UsageError
 from igcnet.train import checkpoint
 from igcnet.train.loop import Interrupted, Loop, make_trainer
+from igcnet.train.methods import METHODS, Method, Place, method_settings
 from igcnet.train.recipes import Recipe
 from igcnet.train.runlog import RunLog, plot_curves, read_metrics
-
-RECIPE = Recipe('test', num_epochs=3, batch_size=8, lr=0.05, lr_steps=(2,), lr_factor=0.1)
-
-
-class FakeReader:
-    """Fixed batches, as `TrainReader` gives them."""
-
-    def __init__(self, batches, before_step=None):
-        self.batches, self.before_step = batches, before_step
-        self.steps_per_epoch = len(batches)
-
-    def epoch(self, number, start_step=0):
-        for step in range(start_step, len(self.batches)):
-            if self.before_step is not None:
-                self.before_step(number, step)
-            yield self.batches[step]
-
-
-@contextmanager
-def silent(epoch, first):
-    yield lambda text: None
-
-
-def random_batches(count, size=8, classes=10, seed=0):
-    draw = np.random.RandomState(seed)
-    return [(draw.normal(size=(size, 3, 32, 32)).astype(np.float32),
-             draw.randint(classes, size=size).astype(np.float32)) for _ in range(count)]
-
-
-def small_net(contexts, seed=1, dtype='float32'):
-    mx.random.seed(seed)
-    net = igcnet.get_model('resnet_igc', depth=8, primary_partition=4, secondary_partition=2)
-    net.cast(dtype)
-    net.initialize(ctx=contexts)
-    net.hybridize(static_alloc=True, static_shape=True)
-    return net
-
-
-def make_loop(folder, batches, recipe=RECIPE, contexts=None, resume=None, before_step=None,
-              validation=None, **settings):
-    contexts = contexts or [mx.cpu()]
-    net = small_net(contexts, dtype=str(batches[0][0].dtype))
-    reader = FakeReader(batches, before_step)
-    schedule = recipe.make_schedule(len(batches) * recipe.batch_size, len(batches))
-    trainer = make_trainer(net, recipe, schedule, 'device')
-    state = checkpoint.State(checkpoint.Position(), 5, 'resnet_igc', {}, None, {})
-    if resume is not None:
-        state = checkpoint.restore(resume, net, contexts, trainer)
-    log = RunLog(folder, state.metrics_bytes)
-    return Loop(net, contexts, trainer, recipe, reader, validation, state, log, log_iters=2,
-                **settings)
-
-
-def parameters(net):
-    return {name: [array.asnumpy() for array in parameter.list_data()]
-            for name, parameter in net.collect_params().items()}
-
-
-def assert_same_bits(first, second):
-    assert first.keys() == second.keys()
-    for name in first:
-        for mine, theirs in zip(first[name], second[name]):
-            np.testing.assert_array_equal(mine, theirs, err_msg=name)
+from igcnet.train.targets import soften
 
 
 def test_two_steps_of_the_original(shared_fixtures, tmp_path):
@@ -96,7 +44,8 @@ def test_two_steps_of_the_original(shared_fixtures, tmp_path):
     loop = Loop(net, [mx.cpu()], trainer, recipe, FakeReader([]), None, state, RunLog(tmp_path))
 
     for step, checked in ((0, 'after_step_1'), (1, 'after_step_2')):
-        outcome = loop._step(0, step, arrays['x'], arrays['label'].astype(np.float32))
+        outcome = loop._step(Place(0, step), arrays['x'],
+                             arrays['label'].astype(np.float32)).outcome
         loss = outcome.losses[0].asnumpy().mean()
         assert loss == pytest.approx(arrays['loss'][step], abs=tolerance[
             'prob_0_and_loss_0' if step == 0 else 'loss_before_step_2'])
@@ -232,13 +181,12 @@ def test_nan_after_a_checkpoint_names_it(tmp_path):
     assert all(np.isfinite(array).all() for arrays in parameters(net).values() for array in arrays)
 
 
-def test_mixup_and_label_smoothing_targets(tmp_path):
+def test_mixup_and_label_smoothing_targets():
     recipe = RECIPE.override(label_smoothing=0.1, mixup_alpha=0.4)
-    loop = make_loop(tmp_path, random_batches(1), recipe)
     images, labels = random_batches(1, seed=9)[0]
-    mixed, targets = loop._soften(images, labels, 0, 0)
-    again, _ = loop._soften(images, labels, 0, 0)
-    other, _ = loop._soften(images, labels, 0, 1)
+    mixed, targets = soften(images, labels, 10, recipe, (5, 0, 0))
+    again, _ = soften(images, labels, 10, recipe, (5, 0, 0))
+    other, _ = soften(images, labels, 10, recipe, (5, 0, 1))
     np.testing.assert_array_equal(mixed, again)
     assert np.abs(mixed - other).max() > 1e-3
     np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
@@ -247,6 +195,50 @@ def test_mixup_and_label_smoothing_targets(tmp_path):
     plain = np.full((8, 10), 0.01, np.float32)
     plain[np.arange(8), labels.astype(int)] += 0.9
     np.testing.assert_allclose(targets, share * plain + (1 - share) * plain[::-1], atol=1e-5)
+
+
+class Halved(Method):
+    """The gradients of `Plain`, scaled."""
+
+    SETTINGS = {'scale': 0.5, 'word': 'a', 'sizes': [1.0]}
+
+    def gradients(self, place, images, labels, contexts):
+        outcome = METHODS['plain'](self.net, self.recipe, self.seed, 1).gradients(
+            place, images, labels, contexts)
+        for parameter in self.net.collect_params().values():
+            if parameter.grad_req != 'null':
+                for gradient in parameter.list_grad():
+                    gradient *= self.settings['scale']
+        return outcome
+
+
+def test_the_recipe_names_the_method_and_its_settings(tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, 'halved', Halved)
+    changes = {}
+    for scale in (1.0, 0.25):
+        recipe = RECIPE.override(method='halved', method_settings={'scale': scale}, momentum=0.0,
+                                 wd=0.0, num_epochs=1)
+        loop = make_loop(tmp_path / str(scale), random_batches(1), recipe)
+        before = parameters(loop.net)['fc_weight'][0]
+        loop.run(silent)
+        changes[scale] = parameters(loop.net)['fc_weight'][0] - before
+    assert np.abs(changes[1.0]).max() > 1e-4
+    np.testing.assert_allclose(changes[0.25], changes[1.0] / 4, rtol=1e-2, atol=1e-7)
+    assert method_settings(RECIPE.override(method='halved')) == Halved.SETTINGS
+
+
+@pytest.mark.parametrize('method,settings,message', [
+    ('none', {}, 'method=none: must be one of .*halved'),
+    ('halved', {'scales': 1.0}, "has no setting 'scales'; it has scale, word, sizes"),
+    ('plain', {'scale': 1.0}, "method plain has no setting 'scale'; it has none"),
+    ('halved', {'scale': 'x'}, "scale='x': must be like 0.5"),
+    ('halved', {'sizes': ['x']}, r"sizes=\['x'\]: must be like \[1.0\]"),
+    ('halved', {'word': 1}, "word=1: must be like 'a'"),
+])
+def test_wrong_methods(monkeypatch, method, settings, message):
+    monkeypatch.setitem(METHODS, 'halved', Halved)
+    with pytest.raises(UsageError, match=message):
+        method_settings(RECIPE.override(method=method, method_settings=settings))
 
 
 def test_decay_rule_of_the_modern_recipe_spares_bn_and_biases(tmp_path):

@@ -123,5 +123,5 @@ def test_stock_form_restores_what_it_found():
 
 
 def test_unknown_lowering():
-    with pytest.raises(UsageError, match="'fast': must be one of stock, blocked"):
+    with pytest.raises(UsageError, match="'fast': must be one of stock, blocked, native, auto"):
         igcnet.get_model('resnet_igc', depth=8).set_lowering('fast')

@@ -1,11 +1,28 @@
-"""The Nesterov rule of the IGC original, against plain NumPy."""
+"""The originals' optimisers, against plain NumPy and against PyTorch."""
 
 import mxnet as mx
 import numpy as np
 import pytest
 
-from igcnet.train.optimizer import Nesterov
+from igcnet.errors import UsageError
+from igcnet.train.optimizer import RULES, Nesterov, find_rule, make_optimizer
+from igcnet.train.recipes import Recipe
 from igcnet.train.schedules import MultiFactor
+
+RECIPE = Recipe('test', num_epochs=1, batch_size=8, lr=0.1, wd=1e-2)
+RATES = [.1, .1, .01, .01, .001, .001]
+# Name in RULES, settings, and PyTorch's class and arguments.
+TORCH = [
+    ('nesterov', {}, 'SGD', dict(momentum=0.9, nesterov=True)),
+    ('sgd', {}, 'SGD', dict(momentum=0.9)),
+    ('rmsprop', {}, 'RMSprop', dict(momentum=0.9)),
+    ('rmsprop', dict(alpha=0.9, epsilon=1.0), 'RMSprop', dict(alpha=0.9, eps=1.0, momentum=0.9)),
+    ('rmsprop', dict(centered=True), 'RMSprop', dict(momentum=0.9, centered=True)),
+    # Today's Adam corrects the root before it adds epsilon, so only a tiny one compares.
+    ('adam', dict(beta1=0.8, epsilon=1e-15), 'Adam', dict(betas=(0.8, 0.999), eps=1e-15)),
+    ('adadelta', {}, 'Adadelta', dict(rho=0.9, eps=1e-6)),
+    ('adadelta', dict(rho=0.5, epsilon=0.1), 'Adadelta', dict(rho=0.5, eps=0.1)),
+]
 
 
 def reference_steps(weight, gradients, rates, momentum, wd, rescale):
@@ -22,7 +39,8 @@ def run_steps(optimizer, weight, gradients):
     state = optimizer.create_state(0, array)
     for gradient in gradients:
         optimizer.update(0, array, mx.nd.array(gradient, dtype='float64'), state)
-    return array.asnumpy(), state.asnumpy()
+    return array.asnumpy(), [each.asnumpy() for each in state] if isinstance(
+        state, tuple) else state.asnumpy()
 
 
 @pytest.fixture
@@ -70,3 +88,61 @@ def test_begin_num_update_continues_the_schedule(problem):
                          lr_scheduler=MultiFactor(1.0, 0.1, [5]))
     found, _ = run_steps(optimizer, weight, gradients[:2])
     np.testing.assert_allclose(found, weight - gradients[0] - 0.1 * gradients[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize('name, settings, theirs, arguments', TORCH)
+def test_equals_pytorch_across_drops_of_the_rate(problem, name, settings, theirs, arguments):
+    torch = pytest.importorskip('torch')
+    weight, gradients = problem
+    recipe = RECIPE.override(optimizer=name, optimizer_settings=settings)
+    ours, _ = run_steps(make_optimizer(recipe, MultiFactor(0.1, 0.1, [2, 4])), weight, gradients)
+    parameter = torch.nn.Parameter(torch.tensor(weight))
+    optimizer = getattr(torch.optim, theirs)([parameter], lr=0.1, weight_decay=1e-2, **arguments)
+    for gradient, rate in zip(gradients, RATES):
+        optimizer.param_groups[0]['lr'] = rate
+        parameter.grad = torch.tensor(gradient)
+        optimizer.step()
+    np.testing.assert_allclose(ours, parameter.detach().numpy(), rtol=1e-6, atol=1e-9)
+    assert np.abs(ours - weight).max() > 1e-4
+
+
+def test_mxnets_sgd_is_the_builtin_one(problem):
+    weight, gradients = problem
+    schedule = MultiFactor(0.1, 0.1, [2, 4])
+    recipe = RECIPE.override(optimizer='sgd-mxnet')
+    builtin = mx.optimizer.SGD(momentum=0.9, learning_rate=0.1, wd=1e-2, lr_scheduler=schedule)
+    found, expected = (run_steps(rule, weight, gradients)[0]
+                       for rule in (make_optimizer(recipe, schedule), builtin))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+    other, _ = run_steps(make_optimizer(RECIPE.override(optimizer='sgd'), schedule), weight,
+                         gradients)
+    assert np.abs(found - other).max() > 1e-3  # the rate drops
+
+
+def test_adam_adds_epsilon_before_the_correction(problem):
+    weight, gradients = problem
+    recipe = RECIPE.override(optimizer='adam', wd=0.0, optimizer_settings={'epsilon': 0.1})
+    found, (mean, square) = run_steps(make_optimizer(recipe, None), weight, gradients[:1])
+    first = gradients[0]
+    np.testing.assert_allclose(mean, 0.1 * first, rtol=1e-6)
+    np.testing.assert_allclose(square, 0.001 * first ** 2, rtol=1e-5)
+    step = 0.1 * np.sqrt(0.001) / 0.1 * mean / (np.sqrt(square) + 0.1)
+    np.testing.assert_allclose(found, weight - step, rtol=1e-6)
+
+
+def test_settings_of_a_recipe_reach_the_rule():
+    made = make_optimizer(RECIPE.override(momentum=0.5, clip_value=0.25), None)
+    assert (made.momentum, made.clip_gradient, made.wd) == (0.5, 0.25, 1e-2)
+    for name, rule in RULES.items():
+        assert find_rule(RECIPE.override(optimizer=name)) == (rule, rule.SETTINGS)
+        assert type(make_optimizer(RECIPE.override(optimizer=name), None)) is rule
+
+
+@pytest.mark.parametrize('values, message', [
+    (dict(optimizer='adamw'), 'optimizer=adamw: must be one of nesterov, sgd, sgd-mxnet'),
+    (dict(optimizer_settings={'alpha': 1.0}), "optimizer nesterov has no setting 'alpha'"),
+    (dict(optimizer='rmsprop', optimizer_settings={'alpha': 'x'}), "alpha='x': must be like 0.99"),
+])
+def test_wrong_optimizers(values, message):
+    with pytest.raises(UsageError, match=message):
+        find_rule(RECIPE.override(**values))

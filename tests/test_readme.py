@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,16 @@ from igcnet.cli.main import COMMANDS
 from igcnet.errors import UsageError
 
 REPO = Path(__file__).resolve().parent.parent
-PAGES = [REPO / 'README.md', *sorted((REPO / 'docs').rglob('*.md'))]
+PAGES = [REPO / 'README.md', REPO / 'CONTRIBUTING.md', *sorted((REPO / 'docs').rglob('*.md'))]
 
 
 def blocks(language):
     """(page, text) of every fenced block in `language`."""
     for page in PAGES:
-        for found in re.finditer(r'^```(\w*)\n(.*?)^```', page.read_text(encoding='utf-8'),
+        for found in re.finditer(r'^( *)```(\w*)\n(.*?)^\1```', page.read_text(encoding='utf-8'),
                                  re.M | re.S):
-            if found.group(1) == language:
-                yield page.name, found.group(2)
+            if found.group(2) == language:
+                yield page.name, textwrap.dedent(found.group(3))
 
 
 def commands():

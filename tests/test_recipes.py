@@ -1,9 +1,20 @@
 """Recipes: reading, checking, overriding."""
 
 import pytest
+import yaml
 
+from igcnet.data.augment import PRESETS
 from igcnet.errors import UsageError
-from igcnet.train.recipes import Recipe, default_recipe, load_recipe, recipe_names
+from igcnet.layers.init import find_initializer
+from igcnet.train.optimizer import find_rule, make_optimizer
+from igcnet.train.recipes import (
+    Recipe,
+    default_recipe,
+    load_recipe,
+    overrides,
+    recipe_from_dict,
+    recipe_names,
+)
 
 
 @pytest.mark.parametrize('name', recipe_names())
@@ -50,11 +61,20 @@ def test_own_file(tmp_path):
     ('num_epochs: 3\nbatch_size: 8\nlr: 0\n', 'greater than 0'),
     ('num_epochs: 3\nbatch_size: 8\nlr: .nan\n', 'greater than 0'),
     ('num_epochs: 3\nbatch_size: 0\nlr: 1\n', 'at least 1'),
-    ('num_epochs: 3\nbatch_size: 8\nlr: 1\nschedule: poly\n', 'one of steps, cosine'),
+    ('num_epochs: 3\nbatch_size: 8\nlr: 1\nschedule: linear\n', 'one of steps, steps-torch'),
     ('num_epochs: 3\nbatch_size: 8\nlr: 1\nschedule: cosine\nwarmup_epochs: 3\n', 'below'),
     ('num_epochs: 3\nbatch_size: 8\nlr: 1\nmomentum: 1\n', 'below 1'),
     ('num_epochs: 3\nbatch_size: 8\nlr: 1\nlr_steps: [0]\n', 'greater than 0'),
     ('num_epochs: 3\nbatch_size: 8\nlr: 1\nlr_steps: 5\n', 'list of numbers'),
+    ('num_epochs: 3\nbatch_size: 8\nlr: 1\nschedule: steps\nwarmup_epochs: 3\n', 'below'),
+    ('num_epochs: 3\nbatch_size: 8\nlr: 1\nwd_mult: {a: b}\n', "wd_mult.a='b': must be a n"),
+    ('num_epochs: 3\nbatch_size: 8\nlr: 1\nlr_mult: {a: -1}\n', 'lr_mult.a=-1.0: must be at'),
+    ('num_epochs: 3\nbatch_size: 8\nlr: 1\nwd_mult: 1\n', 'a table of names'),
+    ('num_epochs: 3\nbatch_size: 8\nlr: 1\naccumulate: 0\n', 'at least 1'),
+    ('num_epochs: 3\nbatch_size: 8\nlr: 1\nema_decay: 1\n', 'below 1'),
+    ('num_epochs: 3\nbatch_size: 8\nlr: 1\nclip_norm: -1\n', 'at least 0'),
+    ('base: nothing\n', "'nothing': neither one of"), ('base: bad.yaml\n', 'come back to itself'),
+    ('base: [1]\n', 'neither'),
     ('- 1\n', 'table of keys'), ('a: [', 'damaged'), ('!!python/object:os.system {}', 'damaged'),
 ])
 def test_bad_files_are_one_line(tmp_path, text, message):
@@ -66,6 +86,91 @@ def test_bad_files_are_one_line(tmp_path, text, message):
     assert '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize('name, values', [
+    ('igcv3-cifar10', dict(num_epochs=800, batch_size=156, lr=0.1, optimizer='sgd', momentum=0.9,
+                           wd=5e-4, decay='all', augmentation='igcv3-cifar10', init='igcv3')),
+    ('igcv3-cifar100', dict(num_epochs=800, batch_size=156, lr=0.1, optimizer='sgd', wd=5e-4,
+                            augmentation='igcv3-cifar100')),
+    ('igcv3-imagenet', dict(num_epochs=480, batch_size=96, lr=0.045, optimizer='sgd-mxnet',
+                            wd=4e-5, decay='weights-and-gamma', augmentation='igcv3-imagenet',
+                            init='igcv3-mxnet')),
+    ('menet-sgd-120-nesterov', dict(num_epochs=120, batch_size=256, lr=0.1, optimizer='nesterov',
+                                    momentum=0.9, wd=4e-5, decay='all',
+                                    augmentation='menet-aggressive')),
+    ('menet-sgd-120-no-nesterov', dict(num_epochs=120, optimizer='sgd', wd=4e-5)),
+    ('menet-sgd-90-nesterov', dict(num_epochs=90, optimizer='nesterov', lr_epoch_step=30)),
+    ('menet-sgd-90-no-nesterov', dict(num_epochs=90, optimizer='sgd', lr_factor=0.1)),
+    ('menet-rmsprop', dict(num_epochs=100, lr=0.045, optimizer='rmsprop', momentum=0.9, wd=4e-5,
+                           lr_factor=0.94, lr_epoch_step=2,
+                           optimizer_settings={'alpha': 0.9, 'epsilon': 1.0, 'centered': False})),
+    ('igc-imagenet-train-model', dict(num_epochs=100, batch_size=64, aug_type=2, wd=1e-4)),
+])
+def test_recipes_of_the_originals_by_value(name, values):
+    recipe = load_recipe(name)
+    assert {key: getattr(recipe, key) for key in values} == values
+
+
+@pytest.mark.parametrize('name', recipe_names())
+def test_every_recipe_has_what_it_names(name):
+    recipe = load_recipe(name)
+    rule, settings = find_rule(recipe)
+    assert make_optimizer(recipe, None).wd == recipe.wd
+    assert recipe.make_schedule(50000, 782)(1) >= 0
+    if recipe.augmentation is not None:
+        assert recipe.augmentation in PRESETS
+    if recipe.init is not None:
+        find_initializer(recipe.init)
+    # What a run writes down reads back as the same recipe.
+    assert recipe_from_dict(yaml.safe_load(yaml.safe_dump(recipe.as_dict())), name, '') == recipe
+
+
+def test_a_base_gives_what_a_file_does_not(tmp_path):
+    (tmp_path / 'first.yaml').write_text('base: igc-imagenet\nlr: 0.05\nlr_steps: [3]\n')
+    (tmp_path / 'second.yaml').write_text(
+        'base: first.yaml\nnum_epochs: 9\naugmentation: dgc-imagenet\n')
+    recipe = load_recipe(str(tmp_path / 'second.yaml'))
+    assert (recipe.name, recipe.num_epochs, recipe.lr, recipe.batch_size) == ('second', 9, .05, 256)
+    assert recipe.drop_epochs() == [3] and recipe.aug_type is None
+
+
+def test_numbers_without_a_point_are_numbers(tmp_path):
+    path = tmp_path / 'mine.yaml'
+    path.write_text('base: igc-cifar\nwd: 4e-5\n')  # YAML 1.1 takes it for text
+    assert load_recipe(str(path)).wd == 4e-5
+
+
+def test_overrides_from_words():
+    recipe = load_recipe('menet-rmsprop').override(method_settings={'a': 1, 'b': 2})
+    values = overrides(recipe, [
+        'lr=1e-3', 'num_epochs=7', 'lr_steps=2,0.5', 'decay=weights', 'wd_mult.*_gamma=0.5',
+        'method_settings.b=3', 'method_settings.c=1,2.5', 'method_settings.d=yes',
+        'method_settings.e=word', 'optimizer_settings.epsilon=1e-2'], '--set')
+    assert values == {
+        'lr': 1e-3, 'num_epochs': 7, 'lr_steps': (2.0, 0.5), 'decay': 'weights',
+        'wd_mult': {'*_gamma': 0.5},
+        'method_settings': {'a': 1, 'b': 3, 'c': [1.0, 2.5], 'd': True, 'e': 'word'},
+        'optimizer_settings': {'alpha': 0.9, 'epsilon': 1e-2, 'centered': False}}
+    changed = recipe.override(**values)
+    assert changed.lr_epoch_step == 0 and changed.drop_epochs() == [2, 3.5]
+    assert overrides(recipe, ['lr_steps=[4]'], '--set') == {'lr_steps': (4.0,)}
+    assert overrides(recipe, ['lr_steps=4'], '--set') == {'lr_steps': (4.0,)}
+    assert changed.override(lr_epoch_step=3).lr_steps == ()
+
+
+@pytest.mark.parametrize('pair, message', [
+    ('lr', 'must be KEY=VALUE'), ('learning=1', "no key 'learning'"), ('name=x', "no key 'name'"),
+    ('lr=fast', 'must be a number'), ('num_epochs=1.5', 'whole number'), ('lr=[', 'cannot be read'),
+    ('lr.x=1', 'not a table'), ('decay=1', 'must be a word'), ('wd_mult.a=b', 'must be a number'),
+    ('init=null', 'must be a word'), ('lr_steps=a', 'must be a number'),
+    ('method_settings=1', 'a table of names')])
+def test_wrong_words_are_one_line(pair, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        overrides(load_recipe('igc-cifar'), [pair], '--set')
+    assert str(caught.value).startswith('--set ') and '\n' not in str(caught.value)
+    with pytest.raises(UsageError, match='given twice'):
+        overrides(load_recipe('igc-cifar'), ['lr=1', 'lr=2'], '--set')
+
+
 def test_unknown_name_lists_the_recipes():
-    with pytest.raises(UsageError, match='igc-cifar, igc-imagenet, igc-svhn, modern'):
+    with pytest.raises(UsageError, match='igc-cifar, .*, menet-rmsprop, .*modern'):
         load_recipe('no-such-recipe')

@@ -110,6 +110,17 @@ def test_normalisation_values():
     assert np.array_equal(out, pixels)
 
 
+def test_normalisation_rounds_twice_in_float32_whatever_the_batch():
+    mean, std = (125.307, 122.950, 113.865), (62.993, 62.089, 66.705)
+    pixels = noise(9, 32, 32).transpose(0, 3, 1, 2)
+    mean_32, scale_32 = (np.array(values, np.float32).reshape(3, 1, 1)
+                         for values in (mean, [1 / value for value in std]))
+    for count in (1, 2, 9):
+        out = np.empty((count, 3, 32, 32), np.float32)
+        Normalisation(mean, std)(pixels[:count], out)
+        assert np.array_equal(out, (pixels[:count].astype(np.float32) - mean_32) * scale_32)
+
+
 def test_extreme_aspect_ratio_is_refused_before_memory_is_asked_for():
     transform = ResizeCrop(224, 256)
     transform.check(10, 1000)

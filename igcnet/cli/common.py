@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import Callable, List, Optional, Tuple
 from igcnet.errors import IgcnetError, UsageError
 
 EXIT_INTERRUPTED = 130
+MOST_WIDTHS = 1000
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -87,6 +89,17 @@ def positive_int(text: str) -> int:
     return value
 
 
+def positive_float(text: str) -> float:
+    """An argparse type: a finite number greater than 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError('%r is not a number greater than 0' % text)
+    return value
+
+
 def numbers(text: str) -> Tuple[float, ...]:
     """An argparse type: numbers with commas between them."""
     try:
@@ -94,6 +107,11 @@ def numbers(text: str) -> Tuple[float, ...]:
     except ValueError:
         raise argparse.ArgumentTypeError('%r is not a list of numbers, such as 100,150'
                                          % text) from None
+
+
+def words(text: str) -> Tuple[str, ...]:
+    """An argparse type: words with commas between them."""
+    return tuple(filter(None, text.split(',')))
 
 
 def colour(text: str) -> Tuple[float, ...]:
@@ -110,3 +128,28 @@ def seed(text: str) -> int:
     if not (text.isdigit() and int(text) < 2 ** 31):
         raise argparse.ArgumentTypeError('%r is not a whole number from 0 to 2147483647' % text)
     return int(text)
+
+
+def widths(text: str) -> Tuple[float, ...]:
+    """An argparse type: widths with commas between them, or ``first:last:step``."""
+    try:
+        parts = [float(word) for word in text.split(':' if ':' in text else ',')]
+    except ValueError:
+        parts = []
+    if ':' in text and len(parts) == 3:
+        first, last, step = parts
+        count = (last - first) / step + 1e-6 if step > 0 else -1
+        parts = [round(first + step * number, 9) for number in range(int(count) + 1)] \
+            if 0 <= count < MOST_WIDTHS else []
+    elif ':' in text:
+        parts = []
+    if not parts or not all(0 < width < math.inf for width in parts):
+        raise argparse.ArgumentTypeError('%r: must be widths such as 0.25,0.5,1.0, or the first, '
+                                         'the last and the step between them, such as '
+                                         '0.25:1.0:0.05' % text)
+    return tuple(dict.fromkeys(parts))
+
+
+def resolutions(text: str) -> Tuple[int, ...]:
+    """An argparse type: whole numbers of at least 1 with commas between them."""
+    return tuple(dict.fromkeys(positive_int(word) for word in text.split(',')))

@@ -8,8 +8,9 @@ from typing import List, Optional
 import numpy as np
 
 from igcnet._backend import set_threads
-from igcnet.cli.common import Parser, run
-from igcnet.cli.source import add_source_options, load_source
+from igcnet.cli.calibration import add_calibration_options, calibration_batches
+from igcnet.cli.common import Parser, positive_int, run
+from igcnet.cli.source import add_source_options, explain_sizes, load_source
 from igcnet.errors import DataError, UsageError
 from igcnet.files import atomic_path, write_json
 
@@ -24,7 +25,13 @@ def build_parser() -> Parser:
     parser.add_argument('--labels', metavar='FILE',
                         help='the folder is flat; this file has a line with name, tab and class '
                              'number for each image')
+    parser.add_argument('--resolution', type=positive_int, metavar='N',
+                        help='resize the preprocessed images to NxN (bilinear, aligned corners), '
+                             'as MutualNet does')
     add_source_options(parser)
+    add_calibration_options(parser, 'compute the running statistics of a slimmable network anew, '
+                            'at its --width and the --resolution, from training images: a record '
+                            'file')
     output = parser.add_argument_group('output')
     output.add_argument('--confusion', metavar='PREFIX',
                         help='write the confusion matrix as PREFIX.png and PREFIX.csv')
@@ -55,6 +62,7 @@ def _main(argv: Optional[List[str]]) -> int:
     if found.preprocessing is None:
         raise UsageError('%s: its preprocessing is unknown; name the data set with '
                          '--dataset' % found.description)
+    _prepare_width(args, found)
     data = labelled_folder(args.data, args.labels) if args.labels else args.data
     reader = EvalReader(data, args.batch_size, found.preprocessing, classes=found.classes)
     if not reader.source.labelled:
@@ -66,7 +74,7 @@ def _main(argv: Optional[List[str]]) -> int:
 
     def collect(batch, logits):
         nonlocal confusion
-        _check_labels(reader, batch, logits.shape[1])
+        check_batch_labels(reader, batch, logits.shape[1])
         best = logits.argmax(axis=1)
         confusion = confusion or Confusion(logits.shape[1], args.data)
         confusion.add(batch.labels, best)
@@ -77,8 +85,9 @@ def _main(argv: Optional[List[str]]) -> int:
                              int(best[row]), '%.6f' % probabilities[row, best[row]]))
         progress.advance(len(logits))
 
-    with progress:
-        scores = evaluate(found.net, reader, devices, collect)
+    size = '--resolution %d' % args.resolution if args.resolution else args.data
+    with progress, explain_sizes(size, found):
+        scores = evaluate(found.net, reader, devices, collect, args.resolution)
     means = scores.means()
     print('%s on %s' % (found.description, args.data))
     print('%d images: top-1 %.3f %%, top-5 %.3f %%, loss %.5f'
@@ -98,8 +107,28 @@ def _main(argv: Optional[List[str]]) -> int:
     return 0
 
 
+def _prepare_width(args, found) -> None:
+    """Calibrate a slimmable network, and check what is asked of any network."""
+    from igcnet.layers import Network, SlimmableNetwork
+    from igcnet.layers.resolution import check_resolution
+    from igcnet.train.calibrate import calibrate
+    net = found.net
+    if args.resolution and isinstance(net, Network):
+        check_resolution(net, args.resolution)
+    if args.calibrate:
+        if not isinstance(net, SlimmableNetwork):
+            raise UsageError('--calibrate: %s has one width, with its own statistics; only '
+                             'slimmable networks are calibrated' % found.description)
+        calibrate(net, calibration_batches(args, found.preprocessing)(), net.width,
+                  args.resolution)
+    elif isinstance(net, SlimmableNetwork) and not net.has_statistics():
+        raise UsageError('--width %g: %s has BN statistics for the widths %s only; --calibrate '
+                         'RECORDS computes them from training images'
+                         % (net.width, args.params, ', '.join('%g' % w
+                                                              for w in net.listed_widths)))
 
-def _check_labels(reader, batch, classes: int) -> None:
+
+def check_batch_labels(reader, batch, classes: int) -> None:
     """The labels of a batch must be classes of the network."""
     largest = int(np.argmax(batch.labels))
     if batch.labels[largest] >= classes:

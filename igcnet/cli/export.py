@@ -63,9 +63,8 @@ def _main(argv: Optional[List[str]]) -> int:
 
     from igcnet.deploy.optimizing import optimize
 
-    width = _take_width(args)
     found = load_source(args, [mx.cpu()], as_it_is=True)
-    found = found._replace(net=_one_width(found.net, width))
+    found = found._replace(net=_one_graph(found.net))
     if found.preprocessing is None:
         raise UsageError('%s: its preprocessing is unknown; name the data set with --dataset'
                          % found.description)
@@ -106,27 +105,12 @@ def _write(args: argparse.Namespace, found: Any, optimized: Any, size: int) -> L
     return list(write_symbol_form(optimized.model, args.output, facts))
 
 
-def _take_width(args: argparse.Namespace) -> Optional[str]:
-    """``--width`` where it is no setting of the network but the width to export."""
-    from igcnet.registry import get_spec
-    if args.network and 'width' in get_spec(args.network).settings():
-        return None
-    return args.network_settings.pop('width', None)
-
-
-def _one_width(net: Any, width: Optional[str]) -> Any:
-    """Cut a network of several widths to one; the present one if none is given."""
-    if hasattr(net, 'cut'):
-        try:
-            chosen = net.width if width is None else float(width)
-        except ValueError:
-            raise UsageError('--width: %r is not a number' % width) from None
-        cut = net.cut(chosen)
-        print('exported at width %g; its widths are %s'
-              % (chosen, ', '.join('%g' % listed for listed in net.listed_widths)))
-        return cut
-    if width is not None:
-        raise UsageError('--width %s: this is not a network of several widths' % width)
+def _one_graph(net: Any) -> Any:
+    """The network itself, or of one with several widths the part that is exported."""
+    from igcnet.layers import SlimmableNetwork
+    if isinstance(net, SlimmableNetwork):
+        print('exported at width %g' % net.width)
+        return net.cut()
     if hasattr(net, 'dynamic_layers'):
         print('the gates of the dynamic group convolutions are part of the graph: every channel '
               'is computed, and those that a gate drops are set to 0')

@@ -21,6 +21,8 @@ COMMANDS = {
     'predict': 'the most probable classes of images',
     'export': 'a trained network as the fastest files for inference on a CPU',
     'bench': 'speed of a network in our forms and in those of others',
+    'query_table': 'a slimmable network at every width and resolution; the best for each budget',
+    'cut': 'one width of a slimmable network as an ordinary exported network',
     'torch_to_mxnet': "an original's checkpoint as a network of ours",
     'mxnet_to_torch': 'parameters of ours as a checkpoint of the PyTorch original',
     'compare_originals': 'all checkpoints of the originals below a folder, both ways',

@@ -31,7 +31,8 @@ SETTINGS = {
     'doubling': ("which partition doubles from stage to stage: 'primary' or 'secondary'", ()),
     'unit_name': ("names of the layers: 'igc' as in the original's present script, 'conv' as in "
                   'its published files', ()),
-    'width': ('width multiplier', ('--multiplier',)),
+    'width': ('width multiplier; evaluate, predict and cut run a slimmable network at it',
+              ('--multiplier',)),
     'downsampling': ('total stride: 8 or 16 for small images, 32', ()),
     'dropout': ('part of the features dropped before the classifier in training', ()),
     'channel_rule': ('how channel counts are rounded after the multiplication', ()),

@@ -9,7 +9,7 @@ import numpy as np
 
 from igcnet._backend import set_threads
 from igcnet.cli.common import Parser, positive_int, run
-from igcnet.cli.source import add_source_options, load_source
+from igcnet.cli.source import add_source_options, explain_sizes, load_source
 from igcnet.errors import DataError, UsageError
 from igcnet.files import atomic_path
 
@@ -85,15 +85,9 @@ def _images(inputs: List[str]):
 
 
 def _run(found, batches, devices, source: str) -> np.ndarray:
-    from mxnet.base import MXNetError
-
     from igcnet.train.evaluate import forward
-    try:
+    with explain_sizes(source, found):
         return np.concatenate([forward(found.net, images, devices) for images in batches])
-    except MXNetError as problem:
-        reason = next((line for line in str(problem).split('\n') if 'rror' in line), 'no reason')
-        raise DataError('%s: images of this size do not go through %s (%s)'
-                        % (source, found.description, reason.strip())) from None
 
 
 def read_input_array(path: str) -> np.ndarray:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 from igcnet.cli.common import Parser, positive_int
 from igcnet.cli.network_options import add_network_options, network_from
-from igcnet.errors import UsageError
+from igcnet.errors import DataError, UsageError
 
 ONNX = '.onnx'
 
@@ -26,10 +27,8 @@ class TrainedNetwork(NamedTuple):
         Class names by number.
     description : str
         For people.
-    network : str or None
-        Its name, for `igcnet.get_model`.
-    settings : dict or None
-        Its overrides.
+    network, settings
+        Name and overrides for `igcnet.get_model`; None for a graph.
     """
 
     net: Any
@@ -158,11 +157,14 @@ def _from_network(args, contexts) -> TrainedNetwork:
             raise UsageError('--params %s: this is no checkpoint of ours, so the network must be '
                              'named too: --network NAME with its settings, or --symbol FILE'
                              % args.params)
+        width = _width_to_run_at(args, args.network)
         spec, settings = network_from(args)
         net = load_network(params=args.params, network=spec.name, ctx=contexts, **settings)
-        return TrainedNetwork(net, spec.preprocessing, None, spec.name, spec.name, settings)
+        return _at_width(TrainedNetwork(net, spec.preprocessing, None, spec.name, spec.name,
+                                        settings), width)
     state = read_state(path)
     name, settings = state.network, dict(state.settings)
+    width = _width_to_run_at(args, name)
     if args.network:
         spec, given = network_from(args)
         if spec.name != name:
@@ -174,9 +176,44 @@ def _from_network(args, contexts) -> TrainedNetwork:
                                       name))
     get_spec(name)
     net = load_network(params=str(path / WEIGHTS), network=name, ctx=contexts, **settings)
-    return TrainedNetwork(net, preprocessing_from(state.preprocessing, str(path / STATE)),
-                          _names(state.classes), '%s, checkpoint %s' % (name, path), name,
-                          settings)
+    return _at_width(TrainedNetwork(net, preprocessing_from(state.preprocessing,
+                                                            str(path / STATE)),
+                                    _names(state.classes), '%s, checkpoint %s' % (name, path),
+                                    name, settings), width)
+
+
+def _width_to_run_at(args, network: str) -> Optional[float]:
+    """Take ``--width`` out of the settings of a slimmable network, for which it is no setting
+    but the width to run at."""
+    from igcnet.registry import get_spec
+    if 'width' not in args.network_settings or get_spec(network).family != 'slimmable':
+        return None
+    text = args.network_settings['width']
+    args.network_settings = {key: value for key, value in args.network_settings.items()
+                             if key != 'width'}
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError('--width: %r is not a number' % text) from None
+
+
+def _at_width(found: TrainedNetwork, width: Optional[float]) -> TrainedNetwork:
+    if width is None:
+        return found
+    found.net.set_width(width)
+    return found._replace(description='%s at width %g' % (found.description, found.net.width))
+
+
+@contextlib.contextmanager
+def explain_sizes(source: str, found: TrainedNetwork) -> Iterator[None]:
+    """One line for images of a size that the network does not take."""
+    from mxnet.base import MXNetError
+    try:
+        yield
+    except MXNetError as problem:
+        reason = next((line for line in str(problem).split('\n') if 'rror' in line), 'no reason')
+        raise DataError('%s: images of this size do not go through %s (%s)'
+                        % (source, found.description, reason.strip())) from None
 
 
 def checkpoint_folder(path: Path) -> Optional[Path]:

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from igcnet._backend import set_threads
-from igcnet.cli.common import EXIT_INTERRUPTED, Parser, colour, numbers, positive_int, run, seed
+from igcnet.cli.common import (
+    EXIT_INTERRUPTED,
+    Parser,
+    colour,
+    numbers,
+    positive_float,
+    positive_int,
+    run,
+    seed,
+    words,
+)
 from igcnet.cli.network_options import add_network_options, network_from
 from igcnet.errors import UsageError
 
@@ -55,8 +65,12 @@ def build_parser() -> Parser:
 
     recipe = parser.add_argument_group('recipe', 'every value of the recipe can be overridden')
     recipe.add_argument('--recipe', metavar='NAME|FILE',
-                        help="igc-cifar, igc-svhn, igc-imagenet (the original's), modern, or a "
-                             "YAML file (default: the original's for the data set)")
+                        help="name of a recipe of the package, such as igc-cifar, "
+                             'menet-sgd-120-nesterov or modern (docs/training.md has them all), '
+                             "or a YAML file (default: the IGC original's for the data set)")
+    recipe.add_argument('--set', nargs='+', action='extend', metavar='KEY=VALUE', dest='pairs',
+                        help='any values of the recipe: optimizer=sgd wd=4e-5 lr_steps=30,60 '
+                             'method_settings.NAME=VALUE')
     recipe.add_argument('--num-epochs', type=positive_int, metavar='N')
     recipe.add_argument('--batch-size', type=positive_int, metavar='N',
                         help='total over all devices')
@@ -71,6 +85,20 @@ def build_parser() -> Parser:
     recipe.add_argument('--augmentation', metavar='NAME',
                         help='any preset of `igcnet augment --list`, instead of --aug-type')
 
+    weights = parser.add_argument_group('weights to start from')
+    weights.add_argument('--load-model', metavar='FILE',
+                         help='all weights: a .params file in any layout, or a checkpoint of the '
+                              'PyTorch original')
+    weights.add_argument('--pretrained', metavar='FILE',
+                         help='the same for fine-tuning: all but the classifier, which is new')
+    weights.add_argument('--freeze', type=words, metavar='PATTERN,...',
+                         help="parameters that stay as they are: 'g0_*,g1_*'; BN of which scale "
+                              'and shift are frozen keeps its running statistics as well')
+    weights.add_argument('--teacher', metavar='NETWORK',
+                         help='distillation: learn from this network, too; '
+                              '--set method_settings.temperature=4 method_settings.hard_weight=0.5')
+    weights.add_argument('--teacher-params', metavar='FILE', help='its weights')
+
     device = parser.add_argument_group('devices')
     device.add_argument('--gpus', metavar='N,N,...', help='GPU numbers, such as 0,1')
     device.add_argument('--cpus', type=positive_int, metavar='N',
@@ -78,13 +106,22 @@ def build_parser() -> Parser:
     device.add_argument('--kv-store', metavar='NAME',
                         help="'device' sums gradients on the devices, 'local' on the CPU "
                              '(default: device)')
-    device.add_argument('--lowering', choices=('stock', 'blocked'),
+    device.add_argument('--lowering', choices=('stock', 'blocked', 'native', 'auto'),
                         help="how grouped convolutions and shuffles are computed: 'blocked' is the "
                              'same function in whole vector blocks, faster on a CPU when groups '
-                             'are narrow (default: stock)')
+                             "are narrow; 'native' is C++ for CPUs (python -m "
+                             "igcnet.native.build); 'auto' is the fastest for each layer "
+                             '(default: stock)')
+    device.add_argument('--precision', choices=('float32', 'bfloat16', 'float16'),
+                        help='bfloat16 on the CPU or float16 on GPUs, by MXNet\'s AMP; weights '
+                             'stay float32 (default: float32)')
     device.add_argument('--threads', type=positive_int, metavar='N',
-                        help='threads of the CPU kernels (default: OMP_NUM_THREADS, or all '
-                             'physical cores)')
+                        help='threads of the CPU kernels (default: with --resume RUN those of the '
+                             'run; else OMP_NUM_THREADS, or all physical cores)')
+    device.add_argument('--deterministic', action='store_true',
+                        help='only GPU kernels that give the same bits each time, and a refusal '
+                             'to resume where another processor, number of threads or version '
+                             'would give others; CPU kernels give the same bits anyway')
 
     output = parser.add_argument_group('run')
     output.add_argument('--log-dir', metavar='DIR', help='(default: ./snapshot/)')
@@ -93,6 +130,20 @@ def build_parser() -> Parser:
                         help='steps between log lines (default: 50)')
     output.add_argument('--checkpoint-epochs', type=positive_int, metavar='N',
                         help='epochs between checkpoints (default: an eighth of all)')
+    output.add_argument('--checkpoint-steps', type=positive_int, metavar='N',
+                        help='steps of an epoch between checkpoints as well (default: none)')
+    output.add_argument('--checkpoint-seconds', type=positive_float, metavar='S',
+                        help='seconds after which a checkpoint is due in any case (default: 600)')
+    output.add_argument('--keep', type=keep, metavar='N',
+                        help='newest checkpoints that are kept, beside the one with the best '
+                             'validation accuracy; all: every one (default: 3)')
+    output.add_argument('--on-nan', choices=('stop', 'rollback'),
+                        help='what a loss, gradient or weight that is not finite does: end the '
+                             'run, or go back to the last checkpoint and on with half the '
+                             'learning rate, up to 5 times (default: stop)')
+    output.add_argument('--loss-limit', type=positive_float, metavar='LOSS',
+                        help='a loss of a step above it counts as one that is not finite '
+                             '(default: none)')
     output.add_argument('--test-batch-size', type=positive_int, metavar='N',
                         help="batch of the validation (default: the data set's)")
     output.add_argument('--rand-seed', type=seed, metavar='N', help='(default: from the clock)')
@@ -103,7 +154,6 @@ def build_parser() -> Parser:
     output.add_argument('--load-epoch', type=positive_int, metavar='N',
                         help='go on after epoch N: from that checkpoint of the run, or with '
                              "--model-prefix from the weights in the original's layout")
-    output.add_argument('--load-model', metavar='FILE', help='parameter file to start from')
     output.add_argument('--model-prefix', metavar='PREFIX',
                         help="also write each checkpoint in the original's layout, as "
                              'PREFIXweights/NAME/NAME-symbol.json and -NNNN.params')
@@ -116,24 +166,26 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 def _main(argv: Optional[List[str]]) -> int:
-    given = vars(build_parser().parse_args(argv))
-    set_threads(given.pop('threads', 0))
-    from igcnet.train import run as training
-    from igcnet.train.loop import Interrupted
     from igcnet.train.settings import read_settings
-
+    given = vars(build_parser().parse_args(argv))
     test_io = given.pop('test_io', False)
     resume, epoch = given.pop('resume', None), given.pop('load_epoch', None)
     from_original = epoch is not None and 'model_prefix' in given
     if from_original and resume is not None:
         raise UsageError('--resume goes on from a run, --load-epoch with --model-prefix from '
                          'weights alone: give one of them')
-    folder = checkpoint = None
+    # Before MXNet is imported.
+    given['threads'] = set_threads(given.get('threads') or
+                                   (read_settings(resume).threads if resume else 0))
+    from igcnet.train import run as training
+    from igcnet.train.loop import Interrupted
+    from igcnet.train.run_folder import newest_run_folder
+
+    folder = None
     if resume or ((resume == '' or epoch is not None) and not from_original):
-        folder = Path(resume) if resume else training.newest_run_folder(_settings(given))
+        folder = Path(resume) if resume else newest_run_folder(
+            training.with_augmentation(_settings(given)))
         settings = _changed(read_settings(folder), given)
-        checkpoint = training.find_checkpoint(folder, epoch)
-        print('resuming %s' % checkpoint)
     else:
         settings = _settings(given)
     if test_io:
@@ -141,7 +193,7 @@ def _main(argv: Optional[List[str]]) -> int:
             print('epoch %d%s: %s' % (number, ', from memory' if number > 1 else '', rate))
         return 0
     try:
-        training.train(settings, folder, checkpoint, epoch if from_original else 0)
+        training.train(settings, folder, epoch or 0)
     except Interrupted as stop:
         path = Path(str(stop))
         print('interrupted; wrote %s; go on with:\n  %s --resume %s' % (
@@ -175,11 +227,15 @@ def _changed(settings, given: Dict[str, Any]):
     if network != settings.network:
         raise UsageError('--network %s: the run in the folder trains %s'
                          % (network, settings.network))
+    values.update(_overrides(settings.recipe, values))
+    values.update(_teacher(settings.recipe, values))
     _, values['network_settings'] = network_from(argparse.Namespace(
         network=network, network_settings=values.get('network_settings', {})))
     if values.get('kv_store', 'device') not in KV_STORES:
         raise UsageError('--kv-store %s: must be one of %s'
                          % (values['kv_store'], ', '.join(KV_STORES)))
+    if 'load_model' in values and 'pretrained' in values:
+        raise UsageError('--load-model and --pretrained exclude each other')
     if values.get('fb_mean') and values.get('dataset', settings.dataset) != 'imagenet':
         raise UsageError('--fb-mean goes with --dataset imagenet only')
     if 'lr_epoch_step' in values and 'lr_steps' in values:
@@ -189,6 +245,34 @@ def _changed(settings, given: Dict[str, Any]):
     known = {f.name for f in fields(RunSettings)} | {f.name for f in fields(Recipe)}
     assert set(values) <= known, set(values) - known
     return settings.changed(**values)
+
+
+def _overrides(recipe, given: Dict[str, Any]) -> Dict[str, Any]:
+    """The values of ``--set``, which is taken out of `given`."""
+    from igcnet.train.recipes import overrides
+    values = overrides(recipe, given.pop('pairs', ()), '--set')
+    twice = sorted(set(values) & set(given))
+    if twice:
+        raise UsageError('--set %s: --%s says it already'
+                         % (twice[0], twice[0].replace('_', '-')))
+    return values
+
+
+def _teacher(recipe, given: Dict[str, Any]) -> Dict[str, Any]:
+    """The recipe's method with ``--teacher`` and ``--teacher-params``, taken out of `given`."""
+    asked = {key: given.pop(key) for key in ('teacher', 'teacher_params') if key in given}
+    if not asked:
+        return {}
+    method = given.get('method', recipe.method)
+    if method not in ('plain', 'distillation'):
+        raise UsageError('--teacher: the method %s has no teacher' % method)
+    present = given.get('method_settings', recipe.method_settings)
+    return {'method': 'distillation', 'method_settings': {**present, **asked}}
+
+
+def keep(text: str) -> int:
+    """An argparse type: a number of checkpoints; 'all' is 0."""
+    return 0 if text == 'all' else positive_int(text)
 
 
 def _program() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Collection, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -52,11 +52,16 @@ def load_parameters(net: HybridBlock, path: PathLike, ctx=None, allow_missing: b
 
 
 def set_parameters(net: HybridBlock, arrays: Mapping[str, np.ndarray], source: PathLike,
-                   ctx=None, allow_missing: bool = False, ignore_extra: bool = False) -> None:
-    """`load_parameters` from arrays in memory; `source` is what messages call them."""
+                   ctx=None, allow_missing: bool = False, ignore_extra: bool = False,
+                   keep: Collection[str] = ()) -> None:
+    """`load_parameters` from arrays in memory; `source` is what messages call them.
+
+    The parameters named in `keep` stay as they are, whatever `arrays` has for them.
+    """
     parameters = net.collect_params()
     given, extra = _assign(net, arrays, source)
-    missing = [name for name in parameters if name not in given]
+    given = {name: array for name, array in given.items() if name not in keep}
+    missing = [name for name in parameters if name not in given and name not in keep]
     misshapen = [(name, array.shape, parameters[name].shape) for name, array in given.items()
                  if not _fits(array.shape, parameters[name].shape)]
     faults = []

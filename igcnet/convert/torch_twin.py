@@ -58,7 +58,7 @@ def twin(graph: Graph, arrays: Mapping[str, np.ndarray],
         As `run_twin`.
     """
     torch = _import_torch()
-    operators = _operators(torch)
+    operators = torch_operators(torch)
     unknown = sorted({node.op for node in graph.nodes if not node.is_variable} - set(operators))
     if unknown:
         raise UsageError('PyTorch cannot compute this network here: %s is not translated'
@@ -91,8 +91,12 @@ def _import_torch() -> Any:
     return torch
 
 
-def _operators(torch: Any) -> Dict[str, Callable[[Sequence[Any], Dict[str, Any]], Any]]:
-    """By MXNet's names: functions of the inputs and the attributes, defaults filled in."""
+def torch_operators(torch: Any, training: bool = False
+                    ) -> Dict[str, Callable[[Sequence[Any], Dict[str, Any]], Any]]:
+    """By MXNet's names: functions of the inputs and the attributes, defaults filled in.
+
+    With `training`, batch normalisation uses the batch's statistics and updates the running ones.
+    """
     functional = torch.nn.functional
     activations = {'relu': functional.relu, 'sigmoid': torch.sigmoid, 'tanh': torch.tanh,
                    'softrelu': functional.softplus, 'softsign': functional.softsign}
@@ -106,7 +110,7 @@ def _operators(torch: Any) -> Dict[str, Callable[[Sequence[Any], Dict[str, Any]]
         data, gamma, beta, mean, variance = inputs
         return functional.batch_norm(data, mean, variance,
                                      torch.ones_like(gamma) if a['fix_gamma'] else gamma, beta,
-                                     False, 0.0, a['eps'])
+                                     training, 1 - a['momentum'], a['eps'])
 
     def fully_connected(inputs, a):
         data = inputs[0].flatten(1) if a['flatten'] else inputs[0]

@@ -16,6 +16,7 @@ from igcnet.data.transforms import check_choice, check_colour, check_size
 from igcnet.errors import DataError, UsageError
 
 BORDERS = ('fill', 'reflect')
+FEW = 8  # images that are quicker mirrored one by one, where they are
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,18 @@ class CropMirror:
         if not self.random:
             top, left = rows // 2, columns // 2
             return images[:, top:top + size, left:left + size].transpose(0, 3, 1, 2)
-        crops = np.empty((len(images), size, size, 3), np.uint8)
-        for image, u, out in zip(images, randoms.tolist(), crops):
-            top, left = int(u[self.TOP] * (rows + 1)), int(u[self.LEFT] * (columns + 1))
-            mirror(image[top:top + size, left:left + size], u[self.MIRROR], out)
+        top = (randoms[:, self.TOP] * (rows + 1)).astype(np.intp)
+        left = (randoms[:, self.LEFT] * (columns + 1)).astype(np.intp)
+        windows = _windows(np.ascontiguousarray(images), size, size)
+        crops = windows[np.arange(len(images)), top, left].view(np.uint8).reshape(-1, size, size, 3)
+        turned = np.flatnonzero(randoms[:, self.MIRROR] < 0.5)
+        if len(turned) < FEW:
+            for place in turned:
+                cv2.flip(crops[place], 1, crops[place])
+        else:
+            # On top of each other they are one image, which one call mirrors.
+            tower = crops[turned].reshape(-1, size, 3)
+            crops[turned] = cv2.flip(tower, 1).reshape(-1, size, size, 3)
         return crops.transpose(0, 3, 1, 2)
 
 
@@ -91,11 +100,23 @@ def _padded(images: np.ndarray, pad: int, fill: Optional[Tuple[int, int, int]]) 
     if fill is None:
         return np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), 'reflect')
     count, height, width, _ = images.shape
-    blank = np.full((height + 2 * pad, width + 2 * pad, 3), fill, np.uint8)
-    canvas = np.empty((count,) + blank.shape, np.uint8)
-    canvas[:] = blank
-    canvas[:, pad:pad + height, pad:pad + width] = images
+    canvas = np.empty((count, height + 2 * pad, width + 2 * pad, 3), np.uint8)
+    canvas.reshape(count, -1)[:] = np.frombuffer(bytes(fill) * (canvas[0].size // 3), np.uint8)
+    _windows(canvas, height, width)[:, pad, pad] = _windows(
+        np.ascontiguousarray(images), height, width)[:, 0, 0]
     return canvas
+
+
+def _windows(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    """All windows of that size in contiguous `images` (N, H, W, 3), without a copy.
+
+    Element (n, top, left, i) is the i-th line of a window as one item of 3 * width bytes: numpy
+    copies an item at once, and windows at different places by one call.
+    """
+    count, rows, columns, _ = images.shape
+    image, line, pixel, _ = images.strides
+    return np.ndarray((count, rows - height + 1, columns - width + 1, height), 'V%d' % (3 * width),
+                      images, strides=(image, line, pixel, line))
 
 
 def mirror(image: np.ndarray, u: float, out: np.ndarray) -> None:

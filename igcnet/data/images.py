@@ -64,6 +64,9 @@ def decode_image(data: bytes, where: str, color: int = 1) -> np.ndarray:
     DataError
         Empty, unknown format, truncated, damaged, or larger than `MAX_PIXELS`.
     """
+    if color == 1:
+        check_structure(data, where)
+        return _decode(data, where, cv2.IMREAD_COLOR_RGB)
     return swap_red_blue(decode_bgr(data, where, color))
 
 

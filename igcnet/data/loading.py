@@ -9,6 +9,7 @@ import numpy as np
 
 from igcnet.data.background import in_background
 from igcnet.data.images import decode_image
+from igcnet.data.memory import keep_freed_memory
 from igcnet.data.sources import Place
 from igcnet.data.transforms import Normalisation, check_choice
 from igcnet.errors import DataError, UsageError
@@ -47,6 +48,7 @@ class Loader:
 
     def __init__(self, source, transform, normalisation: Normalisation, on_bad: str = 'error'):
         check_choice('on_bad', on_bad, ON_BAD)
+        keep_freed_memory()
         self.source = source
         self.transform = transform
         self.normalisation = normalisation
@@ -72,7 +74,7 @@ class Loader:
     def render(self, images: Sequence[np.ndarray], randoms: np.ndarray, out: np.ndarray) -> None:
         """Transform and normalise `images` (H, W, 3) into `out`, float32 (N, 3, size, size)."""
         if len({image.shape for image in images}) == 1:
-            self.normalisation(self.transform(np.stack(images), randoms), out)
+            self.normalisation(self.transform(_stacked(images), randoms), out)
         else:
             for number, image in enumerate(images):
                 one = slice(number, number + 1)
@@ -96,10 +98,20 @@ class Loader:
             raise DataError('%s: %s' % (where, problem)) from None
 
 
+def _stacked(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Images of one shape as one array.
+
+    numpy's `stack` gives up Python's lock for each of them, which costs more than to copy a small
+    image when another thread waits for it.
+    """
+    return np.frombuffer(b''.join(images), np.uint8).reshape(len(images), *images[0].shape)
+
+
 class Decoded(NamedTuple):
     """All images of a source in memory.
 
-    ``images`` is uint8 (N, H, W, 3), ``labels`` float32 (N,), ``readable`` bool (N,).
+    ``images`` is uint8 (N, H, W, 3), of any content where it is not ``readable``; ``labels``
+    float32 (N,), ``readable`` bool (N,).
     """
 
     images: np.ndarray
@@ -122,16 +134,18 @@ def decode_all(loader: Loader, limit: int, threads: int) -> Optional[Decoded]:
         raise DataError(loader.bad_examples())
     if count * first.image.size > limit:
         return None
-    decoded = Decoded(np.zeros((count,) + first.image.shape, np.uint8),
+    decoded = Decoded(np.empty((count,) + first.image.shape, np.uint8),
                       np.zeros(count, np.float32), np.zeros(count, bool))
 
     def decode(positions: range) -> None:
-        for loaded in filter(None, map(loader.load, positions)):
-            if loaded.image.shape != first.image.shape:
-                raise _SizesDifferError
-            decoded.images[loaded.position] = loaded.image
-            decoded.labels[loaded.position] = loaded.label
-            decoded.readable[loaded.position] = True
+        loaded = list(filter(None, map(loader.load, positions)))
+        if any(one.image.shape != first.image.shape for one in loaded):
+            raise _SizesDifferError
+        if loaded:
+            places = [one.position for one in loaded]
+            decoded.images[places] = _stacked([one.image for one in loaded])
+            decoded.labels[places] = [one.label for one in loaded]
+            decoded.readable[places] = True
 
     jobs = ((None, [partial(decode, positions)]) for positions in split(count, 256))
     try:

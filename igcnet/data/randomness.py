@@ -9,6 +9,8 @@ seed, epoch and record number.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from igcnet.errors import UsageError
@@ -46,9 +48,7 @@ def random_bits(stream: int, seed: int, epoch: int, numbers, draws: int) -> np.n
     numpy.ndarray
         uint64, shape (n, draws). Row i is the beginning of a splitmix64 sequence.
     """
-    state = np.zeros(1, np.uint64)
-    for word in (stream, check_seed(seed), epoch, np.asarray(numbers)):
-        state = _mix((state ^ np.asarray(word, np.uint64)) + _INCREMENT)
+    state = _absorb(_state(stream, check_seed(seed), epoch), numbers)
     counter = np.arange(1, draws + 1, dtype=np.uint64) * _INCREMENT
     return _mix(state[:, None] + counter)
 
@@ -64,6 +64,19 @@ def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     """The order of `count` records in one epoch: int64, every number below `count` once."""
     keys = random_bits(ORDER, seed, epoch, np.arange(count), 1)[:, 0]
     return np.argsort(keys, kind='stable')
+
+
+@lru_cache(maxsize=64)
+def _state(stream: int, seed: int, epoch: int) -> np.ndarray:
+    """What all records of an epoch have in common; every batch asks for it."""
+    state = np.zeros(1, np.uint64)
+    for word in (stream, seed, epoch):
+        state = _absorb(state, word)
+    return state
+
+
+def _absorb(state: np.ndarray, word) -> np.ndarray:
+    return _mix((state ^ np.asarray(word, np.uint64)) + _INCREMENT)
 
 
 def _mix(words: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from typing import Any, Callable, Deque, Iterator, NamedTuple, Optional, Sequenc
 
 import cv2
 
+from igcnet.data.memory import keep_freed_memory
 from igcnet.data.processes import interrupt_later, process_context
 from igcnet.errors import DataError
 
@@ -119,6 +120,7 @@ _messages: Any = None
 def _start_worker() -> None:
     global _messages
     cv2.setNumThreads(1)
+    keep_freed_memory()
     _messages = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
     os.dup2(_messages.fileno(), 2)
     threading.Thread(target=_leave_with_parent, daemon=True).start()

@@ -8,8 +8,8 @@ import hashlib
 import json
 import os
 import re
-import time
 from collections import Counter
+from pathlib import Path
 from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Sequence
 
 import cv2
@@ -18,11 +18,10 @@ import igcnet
 from igcnet.data.lists import Item, list_line
 from igcnet.data.records import RecordPaths, frame, pack_record
 from igcnet.errors import DataError
-from igcnet.files import PathLike, atomic_path
+from igcnet.files import PathLike, atomic_path, explain_os_errors, sync_file
 
 FORMAT = 'igcnet-records'
 FORMAT_VERSION = 1
-_LEFTOVER_AGE = 60.0  # seconds
 
 
 class RecordWriter:
@@ -106,10 +105,23 @@ class RecordWriter:
         return counts
 
 
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Keep other writers from beginning in `folder`; False where the file system has no locks."""
+    with contextlib.ExitStack() as stack:
+        locked = False
+        with contextlib.suppress(OSError):
+            handle = os.open(str(folder), os.O_RDONLY)
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            locked = True
+        yield locked
+
+
 def _remove_leftovers(paths: RecordPaths) -> None:
     """Remove the temporary files of writers of this data set that were killed.
 
-    A writer at work holds a lock on its files, and has had a minute to take it.
+    A writer at work holds a lock on each of its files.
     """
     names = '|'.join(re.escape(path.name) for path in paths)
     pattern = re.compile(r'\.(%s)\.[a-z0-9_]{8}' % names)
@@ -119,8 +131,7 @@ def _remove_leftovers(paths: RecordPaths) -> None:
                 continue
             with contextlib.suppress(OSError), open(entry.path, 'rb') as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if time.time() - os.fstat(file.fileno()).st_mtime > _LEFTOVER_AGE:
-                    os.unlink(entry.path)
+                os.unlink(entry.path)
 
 
 @contextlib.contextmanager
@@ -131,7 +142,8 @@ def record_writer(prefix: PathLike, classes: Optional[List[str]] = None,
 
     The files are written under temporary names and renamed at the end of the ``with`` block;
     when it is left by an exception (Ctrl-C too) they are removed and older files stay as they
-    were. The same records and arguments give the same bytes.
+    were. What a killed process leaves is removed by the next writer of this prefix. The same
+    records and arguments give the same bytes.
 
     Parameters
     ----------
@@ -148,22 +160,32 @@ def record_writer(prefix: PathLike, classes: Optional[List[str]] = None,
         When the folder cannot be written or the disk is full.
     """
     paths = RecordPaths.of(prefix)
-    _remove_leftovers(paths)
-    # Entered first is renamed last: a manifest stands for a complete data set.
-    parts = ['manifest', 'lst', 'idx', 'rec'] if with_list else ['manifest', 'idx', 'rec']
-    with contextlib.ExitStack() as stack:
+    # Entered first is renamed last. A manifest stands for a complete data set; a list without one
+    # would be the user's, to be packed.
+    parts = ['lst', 'manifest', 'idx', 'rec'] if with_list else ['manifest', 'idx', 'rec']
+    with explain_os_errors(paths.rec):
+        paths.rec.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as locks, contextlib.ExitStack() as stack:
         files = {}
-        for part in parts:
-            temporary = stack.enter_context(atomic_path(getattr(paths, part)))
-            files[part] = stack.enter_context(open(temporary, 'wb'))
-            with contextlib.suppress(OSError):  # some network file systems have no locks
-                fcntl.flock(files[part], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _alone(paths.rec.parent) as locked:
+            if locked:
+                _remove_leftovers(paths)
+            for part in parts:
+                temporary = stack.enter_context(atomic_path(getattr(paths, part)))
+                files[part] = stack.enter_context(open(temporary, 'wb'))
+                if locked:
+                    # The copy keeps the lock after the file is closed, until it is renamed.
+                    locks.callback(os.close, os.dup(files[part].fileno()))
+                    with contextlib.suppress(OSError):
+                        fcntl.flock(files[part], fcntl.LOCK_EX | fcntl.LOCK_NB)
         writer = RecordWriter(files, classes, facts or {})
         if not with_list:
             writer.sums['lst'].update(paths.lst.read_bytes())
         yield writer
         writer.finish()
+        for file in files.values():
+            sync_file(file.name)  # what takes long, while the old files are still there
         # Until the new ones have their names, nothing may pair old parts with new records.
-        for path in (paths.manifest, paths.idx):
+        for part in parts[:-1]:
             with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+                getattr(paths, part).unlink()

@@ -12,7 +12,7 @@ from mxnet.gluon import HybridBlock, nn
 from mxnet.initializer import Initializer
 
 from igcnet.errors import UsageError
-from igcnet.layers.lowering import merge_factor, merge_groups
+from igcnet.layers.lowering import VECTOR, Lowered, merge_factor, merge_groups
 from igcnet.layers.naming import ExactName, NamedLayer
 
 Size = Union[int, Tuple[int, int]]
@@ -26,7 +26,7 @@ def named_sequential(**children: HybridBlock) -> nn.HybridSequential:
     return block
 
 
-class Conv2D(nn.Conv2D):
+class Conv2D(Lowered, nn.Conv2D):
     """2-D convolution, grouped or not, NCHW.
 
     Inputs: `data` (N, in_channels, H, W). Outputs: (N, channels, H', W') with
@@ -46,11 +46,21 @@ class Conv2D(nn.Conv2D):
                              % (name, in_channels, channels, groups))
         super().__init__(channels, kernel_size, strides, padding, dilation, groups=groups,
                          use_bias=use_bias, in_channels=in_channels, prefix=name + '_')
-        self.lowering = 'stock'
+
+    @property
+    def group_channels(self) -> int:
+        """Input channels of one group."""
+        return self._in_channels // self._kwargs['num_group']
+
+    def fastest(self, native_operators):
+        # From 8 channels a group on, the CPU library's own kernels are faster than more zeros.
+        merged = self.group_channels * merge_factor(self._kwargs['num_group'], self._in_channels,
+                                                    self._channels)
+        return 'blocked' if self.group_channels <= 4 and merged <= 2 * VECTOR else 'stock'
 
     def hybrid_forward(self, F, x, weight, bias=None):
         given, groups = self._kwargs, self._kwargs['num_group']
-        if self.lowering == 'blocked':
+        if self.lowering != 'stock':
             factor = merge_factor(groups, self._in_channels, self._channels)
             if factor > 1:
                 weight = merge_groups(F, weight, groups, factor, self.weight.shape)
@@ -97,6 +107,11 @@ class BatchNorm(NamedLayer):
     running_variance_initializer : str
         'ones' as in Gluon, or 'zeros' as in the IGC original.
 
+    Attributes
+    ----------
+    use_running_statistics : bool
+        Normalise by the running statistics in training too, and keep them as they are.
+
     Notes
     -----
     MXNet stores the biased batch variance and updates the running statistics in the backward
@@ -107,6 +122,7 @@ class BatchNorm(NamedLayer):
                  running_variance_initializer: str = 'ones'):
         super().__init__(name)
         self.channels, self.momentum, self.epsilon = channels, momentum, epsilon
+        self.use_running_statistics = False
         shape = (channels,)
         self.gamma = self.params.get('gamma', shape=shape, init='ones')
         self.beta = self.params.get('beta', shape=shape, init='zeros')
@@ -121,9 +137,10 @@ class BatchNorm(NamedLayer):
         super().cast('float32' if str(dtype) == 'float16' else dtype)
 
     def hybrid_forward(self, F, x, gamma, beta, running_mean, running_var):
+        fixed = {'use_global_stats': True} if self.use_running_statistics else {}
         with self.exact_name():
             return F.BatchNorm(x, gamma, beta, running_mean, running_var, eps=self.epsilon,
-                               momentum=self.momentum, fix_gamma=False)
+                               momentum=self.momentum, fix_gamma=False, **fixed)
 
     def __repr__(self):
         return 'BatchNorm(channels=%d, momentum=%g, epsilon=%g)' % (

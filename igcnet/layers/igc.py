@@ -10,8 +10,9 @@ from typing import NamedTuple, Optional
 
 from mxnet.gluon import HybridBlock, nn
 
+from igcnet.layers import lanes
 from igcnet.layers.basic import Activation, Add, BatchNorm, Conv2D
-from igcnet.layers.lowering import fold_shuffles, value_of
+from igcnet.layers.lowering import VECTOR, Lowered, fold_shuffles, value_of
 from igcnet.layers.shuffle import ChannelShuffle
 
 
@@ -23,7 +24,7 @@ class NormSettings(NamedTuple):
     running_variance_initializer: str = 'ones'
 
 
-class ConvUnit(nn.HybridSequential):
+class ConvUnit(Lowered, nn.HybridSequential):
     """Convolution, BN, and ReLU if `act`.
 
     Inputs: `data` (N, in_channels, H, W). Outputs: (N, channels, H/strides, W/strides);
@@ -42,8 +43,17 @@ class ConvUnit(nn.HybridSequential):
         if act:
             self.relu = Activation(name + '_relu')
 
+    def fastest(self, native_operators):
+        return lanes.fastest_of_unit(self.conv, native_operators)
 
-class IGCUnit(nn.HybridSequential):
+    def hybrid_forward(self, F, x):
+        if self.lowering != 'native' or not lanes.possible(self.conv):
+            return super().hybrid_forward(F, x)
+        return lanes.leave(F, lanes.convolve(F, lanes.enter(F, x), self.conv, self.bn,
+                                             'relu' if hasattr(self, 'relu') else 'none'))
+
+
+class IGCUnit(Lowered, nn.HybridSequential):
     """The interleaved group convolution: 3x3 in `primary_groups`, shuffle, 1x1 in
     `secondary_groups`, shuffle, BN, and ReLU if `act`.
 
@@ -68,11 +78,22 @@ class IGCUnit(nn.HybridSequential):
         self.bn = BatchNorm(name + '_bn', channels, **norm._asdict())
         if act:
             self.relu = Activation(name + '_relu')
-        self.lowering = 'stock'
+
+    def fastest(self, native_operators):
+        if native_operators:
+            return 'native'
+        # Folding pays for the shuffles that it saves unless nearly all of the weight is zeros.
+        narrow = self.conv1.group_channels <= VECTOR
+        return 'blocked' if narrow and self.reorder2.groups <= 8 else 'stock'
 
     def hybrid_forward(self, F, x):
         if self.lowering == 'stock':
             return super().hybrid_forward(F, x)
+        if self.lowering == 'native' and lanes.possible(self.conv1, self.conv2):
+            between = lanes.convolve(F, lanes.enter(F, x), self.conv1)
+            return lanes.leave(F, lanes.convolve(
+                F, between, self.conv2, self.bn, 'relu' if hasattr(self, 'relu') else 'none',
+                self.reorder1.groups, self.reorder2.groups))
         x = self.conv1(x)
         channels = self.reorder1.channels
         weight = fold_shuffles(F, value_of(F, self.conv2.weight, x), channels,
@@ -82,7 +103,7 @@ class IGCUnit(nn.HybridSequential):
         return self.relu(x) if hasattr(self, 'relu') else x
 
 
-class ResidualBlock(HybridBlock):
+class ResidualBlock(Lowered, HybridBlock):
     """Two units beside a shortcut, added, then ReLU.
 
     Inputs: `data` (N, C, H, W). Outputs: (N, C', H', W') as `unit1` makes it.
@@ -106,6 +127,14 @@ class ResidualBlock(HybridBlock):
         self.add = Add(add_name)
         self.relu = Activation(name + '_relu')
 
+    def fastest(self, native_operators):
+        return self.unit2.fastest(native_operators)
+
     def hybrid_forward(self, F, x):
         left = x if self.shortcut is None else self.shortcut(x)
-        return self.relu(self.add(left, self.unit2(self.unit1(x))))
+        right = self.unit2(self.unit1(x))
+        if self.lowering == 'native':
+            branch = lanes.enter(F, right)
+            if branch.norm is not None:
+                return lanes.leave(F, lanes.add(F, branch, lanes.enter(F, left), 'relu'))
+        return self.relu(self.add(left, right))

@@ -16,7 +16,9 @@ from typing import Optional, Sequence, Tuple
 from mxnet.gluon import nn
 
 from igcnet.errors import UsageError
+from igcnet.layers import lanes
 from igcnet.layers.basic import Activation, BatchNorm, Conv2D
+from igcnet.layers.lowering import Lowered
 from igcnet.layers.shuffle import ChannelShuffle
 
 
@@ -78,7 +80,7 @@ def check_branch_sizes(where: str, channels: int, branch_sizes: Sequence[int],
             % (where, written, sum(branch_sizes), ' x '.join(map(str, best)), sum(best)))
 
 
-class IGCV2Unit(nn.HybridSequential):
+class IGCV2Unit(Lowered, nn.HybridSequential):
     """Channel-wise 3x3, then for each K a 1x1 in branches of K and a shuffle; BN, ReLU.
 
     Inputs: `data` (N, in_channels, H, W). Outputs: (N, channels, H', W'), H' = H divided by
@@ -105,3 +107,14 @@ class IGCV2Unit(nn.HybridSequential):
                                                               channels, groups))
         self.bn = BatchNorm(name + '_bn', channels)
         self.relu = Activation(name + '_relu')
+        self.layers = 1 + len(branch_sizes)
+
+    def hybrid_forward(self, F, x):
+        if self.lowering != 'native' or not lanes.possible(self.spatial):
+            return super().hybrid_forward(F, x)
+        y = lanes.convolve(F, lanes.enter(F, x), self.spatial)
+        for layer in range(2, self.layers + 1):
+            last = layer == self.layers
+            y = lanes.convolve(F, y, getattr(self, 'mix%d' % layer), self.bn if last else None,
+                               'relu', shuffle_after=getattr(self, 'shuffle%d' % layer).groups)
+        return lanes.leave(F, y)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Callable, Dict
 
 import mxnet as mx
 
@@ -98,3 +100,29 @@ class DGCInit(FanOutInit):
             mx.random.normal(0, math.sqrt(2.0 / arr.shape[1]), shape=arr.shape, out=arr)
         else:
             super()._init_weight(name, arr)
+
+
+# The originals' initialisations, by the name that a recipe calls them.
+INITIALIZERS: Dict[str, Callable[[], mx.init.Initializer]] = {
+    'igc': IGCInit,
+    'igcv3': FanOutInit,
+    'igcv3-mxnet': partial(mx.init.Xavier, 'gaussian', 'in', 2),
+    'menet-fan-in': partial(FanInit, 'fan_in'),
+    'menet-fan-out': partial(FanInit, 'fan_out'),
+    'mutualnet': FanOutInit,
+    'mutualnet-wideresnet': partial(FanOutInit, uniform_classifier=True),
+    'dgc': partial(DGCInit, uniform_classifier=True),
+}
+
+
+def find_initializer(name: str) -> mx.init.Initializer:
+    """The initialisation called `name`, for any network.
+
+    Raises
+    ------
+    UsageError
+        Unknown name; the message lists all.
+    """
+    if name not in INITIALIZERS:
+        raise UsageError('init=%s: must be one of %s' % (name, ', '.join(INITIALIZERS)))
+    return INITIALIZERS[name]()

@@ -10,7 +10,9 @@ from typing import NamedTuple, Optional
 
 from mxnet.gluon import HybridBlock, nn
 
+from igcnet.layers import lanes
 from igcnet.layers.basic import Add, BatchNorm, Conv2D, ReLU6
+from igcnet.layers.lowering import Lowered
 from igcnet.layers.shuffle import ChannelShuffle
 
 
@@ -27,7 +29,7 @@ class UnitNames(NamedTuple):
         return cls(prefix + '-conv2d', prefix + '-batchnorm', prefix + '-relu6' if act else None)
 
 
-class ReLU6Unit(nn.HybridSequential):
+class ReLU6Unit(Lowered, nn.HybridSequential):
     """Convolution, BN, and ReLU6 if it has a name.
 
     Inputs: `data` (N, in_channels, H, W). Outputs: (N, channels, H', W'), H' = H divided by
@@ -42,6 +44,19 @@ class ReLU6Unit(nn.HybridSequential):
         self.bn = BatchNorm(names.bn, channels, epsilon=epsilon)
         if names.act is not None:
             self.relu6 = ReLU6(names.act)
+
+    def fastest(self, native_operators):
+        return lanes.fastest_of_unit(self.conv, native_operators)
+
+    def in_lanes(self, F, x: lanes.Lanes, shuffle_before: int = 1) -> lanes.Lanes:
+        """The unit, behind a channel shuffle, by the operators of `igcnet.native`."""
+        return lanes.convolve(F, x, self.conv, self.bn,
+                              'relu6' if hasattr(self, 'relu6') else 'none', shuffle_before)
+
+    def hybrid_forward(self, F, x):
+        if self.lowering != 'native' or not lanes.possible(self.conv):
+            return super().hybrid_forward(F, x)
+        return lanes.leave(F, self.in_lanes(F, lanes.enter(F, x)))
 
 
 class BlockForm(NamedTuple):
@@ -76,7 +91,7 @@ class BlockPlan(NamedTuple):
     shortcut: bool
 
 
-class InvertedResidual(HybridBlock):
+class InvertedResidual(Lowered, HybridBlock):
     """1x1, BN, ReLU6, shuffle, 3x3 depthwise, BN, ReLU6, 1x1, BN, shuffle; plus the input.
 
     `form` says which of the first ReLU6 and the two shuffles are there. The input is added to
@@ -113,8 +128,19 @@ class InvertedResidual(HybridBlock):
         self.add = Add(name + '-shortcut') if plan.shortcut else None
 
     def hybrid_forward(self, F, x):
+        if self.lowering == 'native' and lanes.possible(self.depthwise.conv):
+            return lanes.leave(F, self._in_lanes(F, lanes.enter(F, x)))
         y = x
         for layer in (self.exp, self.shuffle, self.depthwise, self.linear, self.output_shuffle):
             if layer is not None:
                 y = layer(y)
         return y if self.add is None else self.add(x, y)
+
+    def _in_lanes(self, F, x):
+        y = x if self.exp is None else self.exp.in_lanes(F, x)
+        y = self.depthwise.in_lanes(F, y, 1 if self.shuffle is None else self.shuffle.groups)
+        y = self.linear.in_lanes(F, y)
+        shuffle = 1 if self.output_shuffle is None else self.output_shuffle.groups
+        if self.add is None and shuffle == 1:
+            return y  # the next convolution does the normalisation
+        return lanes.add(F, y, None if self.add is None else x, shuffle=shuffle)

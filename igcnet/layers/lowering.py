@@ -11,24 +11,52 @@ falls back to slow kernels, and a shuffle leaves the blocked layout altogether. 
 
 The weight is spread inside the graph, so that parameters, gradients and checkpoints are those of
 the plain form. There are more multiply-adds: it pays for narrow groups, not for wide ones.
+
+The lowering 'native' computes whole units by the operators of `igcnet.native`
+(`igcnet.layers.lanes`), on a CPU only; 'auto' takes for each layer what is fastest.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import Iterator
+import sys
+from typing import Iterator, Optional
 
 import mxnet as mx
 from mxnet.gluon import HybridBlock
 
+from igcnet import native
 from igcnet.errors import UsageError
 
-LOWERINGS = ('stock', 'blocked')
+LOWERINGS = ('stock', 'blocked', 'native', 'auto')
 VECTOR = 16
 
 
-def set_lowering(net: HybridBlock, lowering: str) -> None:
+class Lowered:
+    """A block that can be computed in more than one way; `lowering` says in which."""
+
+    lowering = 'stock'
+
+    def fastest(self, native_operators: bool) -> str:
+        """The lowering that was measured to be fastest on a CPU for a layer of this shape.
+
+        Parameters
+        ----------
+        native_operators : bool
+            Whether the operators of `igcnet.native` are there.
+        """
+        return 'native' if native_operators else 'stock'
+
+
+def set_lowering(net: HybridBlock, lowering: str) -> str:
     """Choose the lowering of every layer of `net` that has one.
+
+    Where 'native' cannot be had, the layers get 'blocked' and a line on stderr says why.
+
+    Returns
+    -------
+    str
+        `lowering`, or 'blocked' in place of 'native'.
 
     Raises
     ------
@@ -37,13 +65,30 @@ def set_lowering(net: HybridBlock, lowering: str) -> None:
     """
     if lowering not in LOWERINGS:
         raise UsageError('lowering=%r: must be one of %s' % (lowering, ', '.join(LOWERINGS)))
+    problem = why_not_native(net) if lowering in ('native', 'auto') else None
+    if lowering == 'native' and problem is not None:
+        print("note: lowering 'blocked' in place of 'native': %s" % problem, file=sys.stderr)
+        lowering = 'blocked'
 
     def choose(block):
-        if hasattr(block, 'lowering'):
-            block.lowering = lowering
+        if isinstance(block, Lowered):
+            block.lowering = lowering if lowering != 'auto' else (
+                'stock' if on_gpu(net) else block.fastest(problem is None))
         if isinstance(block, HybridBlock):
             block._clear_cached_op()  # a graph traced before holds the former choice
     net.apply(choose)
+    return lowering
+
+
+def on_gpu(net: HybridBlock) -> bool:
+    """Whether any parameter of `net` is on a GPU."""
+    return any(context.device_type == 'gpu' for parameter in net.collect_params().values()
+               for context in parameter._ctx_list or ())
+
+
+def why_not_native(net: HybridBlock) -> Optional[str]:
+    """Why the lowering 'native' cannot be had, in one line; None when it can."""
+    return 'the operators are for CPUs only' if on_gpu(net) else native.missing()
 
 
 @contextlib.contextmanager
@@ -52,7 +97,7 @@ def stock_form(net: HybridBlock) -> Iterator[None]:
     changed = []
 
     def choose(block):
-        if getattr(block, 'lowering', 'stock') != 'stock':
+        if isinstance(block, Lowered) and block.lowering != 'stock':
             changed.append((block, block.lowering))
             block.lowering = 'stock'
     net.apply(choose)

@@ -67,13 +67,14 @@ class Network(HybridBlock):
         check_positive('classes', classes)
         self.output = Dense(self.output.name, self.output.weight.shape[1], classes)
 
-    def set_lowering(self, lowering: str) -> None:
-        """Choose how grouped convolutions and shuffles are computed: 'stock' or 'blocked'.
+    def set_lowering(self, lowering: str) -> str:
+        """Choose how grouped convolutions and shuffles are computed.
 
-        The function, the parameters and the symbols stay the same; see
-        `igcnet.layers.lowering`.
+        'stock', 'blocked', 'native' or 'auto'. The function, the parameters and the symbols stay
+        the same; see `igcnet.layers.lowering`. Returns what was chosen, which is 'blocked' where
+        'native' cannot be had.
         """
-        set_lowering(self, lowering)
+        return set_lowering(self, lowering)
 
     def forward(self, x, *args):
         # A graph asked for from outside is the plain one, whatever the lowering.

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from mxnet.gluon import HybridBlock
 
+from igcnet.layers import lanes
 from igcnet.layers.basic import Activation, Add, BatchNorm, Concat, Conv2D, Multiply, Pool2D
+from igcnet.layers.lowering import Lowered
 from igcnet.layers.shuffle import ChannelShuffle
 
 
-class ShuffleUnit(HybridBlock):
+class ShuffleUnit(Lowered, HybridBlock):
     """1x1 grouped, BN, ReLU, shuffle, 3x3 depthwise, BN, 1x1 grouped, BN; added to the input, or
     set before its average pool; ReLU.
 
@@ -63,10 +65,27 @@ class ShuffleUnit(HybridBlock):
         """The layers between the shuffle and the second 1x1 convolution."""
         return self.bn_depthwise(self.depthwise(x))
 
+    def spatial_in_lanes(self, F, x: lanes.Lanes) -> lanes.Lanes:
+        """The shuffle and `spatial`, by the operators of `igcnet.native`."""
+        return lanes.convolve(F, x, self.depthwise, self.bn_depthwise,
+                              shuffle_before=self.shuffle.groups)
+
     def hybrid_forward(self, F, x):
+        if self.lowering == 'native' and lanes.possible(self.depthwise):
+            return self._through_lanes(F, x)
         y = self.shuffle(self.relu_compress(self.bn_compress(self.compress(x))))
         y = self.bn_expand(self.expand(self.spatial(y)))
         return self.relu(self.join(y, x if self.pool is None else self.pool(x)))
+
+    def _through_lanes(self, F, x):
+        given = lanes.enter(F, x)
+        y = lanes.convolve(F, given, self.compress, self.bn_compress, 'relu')
+        y = lanes.convolve(F, self.spatial_in_lanes(F, y), self.expand, self.bn_expand)
+        if self.pool is None:
+            return lanes.leave(F, lanes.add(F, y, given, 'relu'))
+        pooled = lanes.enter(F, self.relu(self.pool(x)))
+        y = lanes.add(F, y, activation='relu')
+        return lanes.leave(F, y._replace(data=F.concat(y.data, lanes.whole(F, pooled), dim=1)))
 
 
 class MergeEvolveUnit(ShuffleUnit):
@@ -106,3 +125,11 @@ class MergeEvolveUnit(ShuffleUnit):
 
     def spatial(self, x):
         return self.product(super().spatial(x), self.fusion(x))
+
+    def spatial_in_lanes(self, F, x):
+        gate = lanes.convolve(F, x, self.s_merge, self.s_bn_merge, 'relu',
+                              shuffle_before=self.shuffle.groups)
+        gate = lanes.convolve(F, gate, self.s_conv, self.s_bn_conv, 'relu')
+        gate = lanes.convolve(F, gate, self.s_evolve, self.s_bn_evolve)
+        depthwise = lanes.whole(F, super().spatial_in_lanes(F, x))
+        return lanes.Lanes(depthwise * F.sigmoid(lanes.whole(F, gate)), x.images)

@@ -224,6 +224,12 @@ class SlimmableNetwork(Network):
 
     # Statistics
 
+    def has_statistics(self, width: Optional[float] = None) -> bool:
+        """Whether a width of the range (the present one) is listed, so that it has running
+        statistics."""
+        with self._widths.at(width):
+            return self._widths.position() is not None
+
     def add_statistics(self, width: float) -> None:
         """List one more width, with running mean 0 and variance 1 until they are calibrated.
 

@@ -12,6 +12,8 @@ Facts of the original that are kept here:
 - The "x1" of the published names stands for nothing in the code.
 - The network ends in an average pool of fixed size, 7x7 with stride 7.
 
+The form 'cifar', for 32x32 images, is ours, see `igcnet.models.shufflenet`.
+
 In the published names the first number is the width of the first stage, the second the width of
 the narrow branch.
 """
@@ -20,27 +22,20 @@ from __future__ import annotations
 
 from typing import Tuple
 
-from igcnet.layers import (
-    Activation,
-    BatchNorm,
-    Conv2D,
-    MergeEvolveUnit,
-    Network,
-    Pool2D,
-    named_sequential,
-)
+from igcnet.layers import MergeEvolveUnit, Network, named_sequential
 from igcnet.layers.checks import check_stages
-from igcnet.models.shufflenet import IMAGENET, STAGES, check_plan, shuffle_network
+from igcnet.models.mobilenetv2 import CIFAR10
+from igcnet.models.shufflenet import IMAGENET, STAGES, check_plan, shuffle_network, stem_layers
 from igcnet.registry import ModelSpec, Published
 
 
 def menet(block_channels: Tuple[int, ...] = (228, 456, 912),
           block_layers: Tuple[int, ...] = (3, 7, 3), init_c: int = 24,
           side_channels: Tuple[int, ...] = (12, 12, 12), groups: int = 3,
-          init_mode: str = 'fan_out', classes: int = 1000) -> Network:
-    """MENet for 224x224 images.
+          init_mode: str = 'fan_out', classes: int = 1000, form: str = 'imagenet') -> Network:
+    """MENet.
 
-    Inputs: (N, 3, 224, 224). Outputs: (N, classes).
+    Inputs: (N, 3, 224, 224), or (N, 3, 32, 32) in the form 'cifar'. Outputs: (N, classes).
 
     Parameters
     ----------
@@ -56,6 +51,8 @@ def menet(block_channels: Tuple[int, ...] = (228, 456, 912),
         Groups of the 1x1 convolutions and of the shuffles.
     init_mode : str
         'fan_out' or 'fan_in', see `igcnet.layers.init.FanInit`.
+    form : str
+        'imagenet' or 'cifar': the stem and the last pool.
 
     Raises
     ------
@@ -69,12 +66,10 @@ def menet(block_channels: Tuple[int, ...] = (228, 456, 912),
         return MergeEvolveUnit(name, in_channels, channels, side_channels[stage], groups,
                                **options)
 
-    init = named_sequential(conv=Conv2D('init_conv', 3, init_c, 3, 2, padding=1),
-                            bn=BatchNorm('init_bn', init_c),
-                            relu=Activation('init_relu'),
-                            pool=Pool2D('init_pool', 'max', 3, 2, padding=1))
+    init = named_sequential(**{name[len('init_'):]: layer for name, layer in stem_layers(
+        ('init_conv', 'init_bn', 'init_relu', 'init_pool'), init_c, form).items()})
     return shuffle_network(named_sequential(init=init), init_c, block_channels, block_layers,
-                           unit, classes, init_mode)
+                           unit, classes, init_mode, form)
 
 
 _README = 'README of clavichord93/MENet'
@@ -102,4 +97,6 @@ SPECS = [
     _config(348, 12, 3, 24, _published(299, 69.91, 89.08)),
     _config(352, 12, 8, 24, _published(144, 66.69, 86.92)),
     _config(456, 24, 3, 48, _published(551, 71.60, 90.07)),
+    ModelSpec('menet228_12x1_g3_cifar10', 'menet', menet, CIFAR10,
+              dict(form='cifar', classes=10), summary='our form for small images'),
 ]

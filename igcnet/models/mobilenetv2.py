@@ -31,7 +31,7 @@ from igcnet.layers import (
     Stage,
     named_sequential,
 )
-from igcnet.layers.init import FanOutInit
+from igcnet.layers.init import FanOutInit, find_initializer
 from igcnet.layers.inverted_residual import (
     BlockForm,
     BlockPlan,
@@ -222,7 +222,7 @@ def build_network(plan: NetworkPlan, form: BlockForm, downsampling: int, classes
 
 def fan_in_initializer() -> mx.init.Initializer:
     """homles11/IGCV3: N(0, sqrt(2/fan_in)) for all weights, fan_in of one group; bias 0."""
-    return mx.init.Xavier('gaussian', 'in', 2)
+    return find_initializer('igcv3-mxnet')
 
 
 def mobilenetv2(width: float = 1.0, downsampling: int = 8, classes: int = 10,

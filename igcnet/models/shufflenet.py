@@ -13,12 +13,15 @@ Facts of the original that are kept here:
 - The first unit's first 1x1 convolution is not grouped, but its channels are shuffled.
 - The network ends in an average pool of fixed size, 7x7 with stride 7.
 
+The form 'cifar', for 32x32 images, is ours: the stem keeps the resolution, and the last average
+pool is 4x4.
+
 The stages are built by `shuffle_network`, which MENet uses as well.
 """
 
 from __future__ import annotations
 
-from typing import Callable, Sequence, Tuple
+from typing import Callable, Dict, NamedTuple, Sequence, Tuple
 
 from mxnet.gluon import HybridBlock
 
@@ -37,6 +40,7 @@ from igcnet.layers import (
 )
 from igcnet.layers.checks import check_multiplier, check_positive, check_stages
 from igcnet.layers.init import FanInit
+from igcnet.models.mobilenetv2 import CIFAR10
 from igcnet.registry import ModelSpec, Preprocessing
 
 # Number of groups -> channels of the three stages at width 1.
@@ -49,10 +53,32 @@ BASE_CHANNELS = {
 }
 BASE_STEM = 24
 STAGES = 3
-INPUT_SIZE = 224
+
+
+class Form(NamedTuple):
+    """What differs between the network for large and for small images.
+
+    `stride` is that of the stem's convolution, `stem_pool` says whether a pool of stride 2
+    follows it, `last_pool` is the size of the map that the last pool averages.
+    """
+
+    stride: int
+    stem_pool: bool
+    last_pool: int
+
+    @property
+    def stem_stride(self) -> int:
+        return self.stride * (2 if self.stem_pool else 1)
+
+    @property
+    def input_size(self) -> int:
+        return self.stem_stride * 2 ** STAGES * self.last_pool
+
+
+FORMS = {'imagenet': Form(2, True, 7), 'cifar': Form(1, False, 4)}
 
 # The preprocessing of all networks of the MENet repository.
-IMAGENET = Preprocessing(INPUT_SIZE, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375),
+IMAGENET = Preprocessing(224, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375),
                          resize_shorter=256, interpolation='pil-bilinear')
 
 
@@ -82,22 +108,41 @@ def check_plan(block_channels: Sequence[int], block_layers: Sequence[int], init_
                              'divide by groups=%d' % (channels, channels // 4, groups))
 
 
+def find_form(form: str) -> Form:
+    """The form of that name; `UsageError` if there is none."""
+    if form not in FORMS:
+        raise UsageError("form=%r: must be 'imagenet' or 'cifar'" % (form,))
+    return FORMS[form]
+
+
+def stem_layers(names: Sequence[str], init_c: int, form: str) -> Dict[str, HybridBlock]:
+    """Convolution, BN, ReLU and, in the form 'imagenet', max pool; `names` are theirs."""
+    found = find_form(form)
+    conv, norm, relu, pool = names
+    layers = {conv: Conv2D(conv, 3, init_c, 3, found.stride, padding=1),
+              norm: BatchNorm(norm, init_c), relu: Activation(relu)}
+    if found.stem_pool:
+        layers[pool] = Pool2D(pool, 'max', 3, 2, padding=1)
+    return layers
+
+
 def shuffle_network(features: HybridBlock, init_c: int, block_channels: Sequence[int],
                     block_layers: Sequence[int], unit: Callable[..., HybridBlock],
-                    classes: int, init_mode: str) -> Network:
+                    classes: int, init_mode: str, form: str) -> Network:
     """Stages of `unit` after a stem, then average pool and classifier.
 
     Parameters
     ----------
     features : HybridBlock
-        The stem, of stride 4, in a container of named children. The stages are added to it as
-        ``stage_1_1``, ``stage_1_2`` and so on.
+        The stem in a container of named children. The stages are added to it as ``stage_1_1``,
+        ``stage_1_2`` and so on.
     block_layers : sequence of int
         Units of each stage after the first, which down-samples.
     unit : callable
         ``unit(name, stage, in_channels, channels, downsample=, whole_compress=)`` makes one unit;
         `stage` counts from 0.
     """
+    found = find_form(form)
     listing, in_channels = [], init_c
     for stage, (channels, layers) in enumerate(zip(block_channels, block_layers)):
         for number in range(layers + 1):
@@ -106,19 +151,19 @@ def shuffle_network(features: HybridBlock, init_c: int, block_channels: Sequence
                     unit(name, stage, in_channels, channels, downsample=number == 0,
                          whole_compress=stage == 0 and number == 0))
             in_channels = channels
-        listing.append(Stage(name, channels, 8 << stage))
-    features.avg_pool = Pool2D('avg_pool', 'avg', 7, 7)
+        listing.append(Stage(name, channels, found.stem_stride * 2 << stage))
+    features.avg_pool = Pool2D('avg_pool', 'avg', found.last_pool, found.last_pool)
     features.flatten = Flatten('flatten')
     return Network(features, Dense('classifier', in_channels, check_positive('classes', classes)),
-                   listing, FanInit(init_mode), INPUT_SIZE, fixed_input_size=True)
+                   listing, FanInit(init_mode), found.input_size, fixed_input_size=True)
 
 
 def shufflenet(groups: int = 3, init_mul: float = 1.0, width_mul: float = 1.0,
                block_layers: Tuple[int, ...] = (3, 7, 3), init_mode: str = 'fan_out',
-               classes: int = 1000) -> Network:
-    """ShuffleNet v1 for 224x224 images.
+               classes: int = 1000, form: str = 'imagenet') -> Network:
+    """ShuffleNet v1.
 
-    Inputs: (N, 3, 224, 224). Outputs: (N, classes).
+    Inputs: (N, 3, 224, 224), or (N, 3, 32, 32) in the form 'cifar'. Outputs: (N, classes).
 
     Parameters
     ----------
@@ -130,6 +175,8 @@ def shufflenet(groups: int = 3, init_mul: float = 1.0, width_mul: float = 1.0,
         Units of each stage after the first one.
     init_mode : str
         'fan_out' or 'fan_in', see `igcnet.layers.init.FanInit`.
+    form : str
+        'imagenet' or 'cifar': the stem and the last pool.
 
     Raises
     ------
@@ -147,11 +194,9 @@ def shufflenet(groups: int = 3, init_mul: float = 1.0, width_mul: float = 1.0,
     def unit(name, stage, in_channels, channels, **options):
         return ShuffleUnit(name, in_channels, channels, groups, **options)
 
-    stem = named_sequential(conv_1=Conv2D('conv_1', 3, init_c, 3, 2, padding=1),
-                            norm_1=BatchNorm('norm_1', init_c),
-                            relu_1=Activation('relu_1'),
-                            pool_1=Pool2D('pool_1', 'max', 3, 2, padding=1))
-    return shuffle_network(stem, init_c, block_channels, block_layers, unit, classes, init_mode)
+    stem = named_sequential(**stem_layers(('conv_1', 'norm_1', 'relu_1', 'pool_1'), init_c, form))
+    return shuffle_network(stem, init_c, block_channels, block_layers, unit, classes, init_mode,
+                           form)
 
 
 def _scaled(base: int, name: str, multiplier: float, groups: int) -> int:
@@ -180,4 +225,6 @@ SPECS = [
     _config(8, 1.0, 1.0),
     _config(3, 1.0, 1.5, 'stem of the 1x plan'),
     _config(3, 2.0, 2.0),
+    ModelSpec('shufflenet_1x_g3_cifar10', 'shufflenet', shufflenet, CIFAR10,
+              dict(form='cifar', classes=10), summary='our form for small images'),
 ]

@@ -4,28 +4,35 @@
 steps into the 13th. A folder holds
 
 - ``net.params``: the weights under Gluon's attribute names, for ``net.load_parameters``;
-- ``state.npz``: the optimiser's arrays, and BN statistics of each device if there are several;
-- ``state.json``: position, seed, scores of the running epoch, length of the metrics file, the
-  network with its settings, class names and preprocessing.
+- ``state.params``: the optimiser's arrays, those of everything else that has a state, and BN
+  statistics of each device if there are several;
+- ``metrics.jsonl``: what the run had written into its own file of that name;
+- ``state.json``: position, seed, scores of the running epoch, the network with its settings,
+  class names and preprocessing, and the checksum of every file.
+
+Which of them are kept, and which one a run goes on from, is said in `igcnet.train.keeping`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import mxnet as mx
 import numpy as np
 
-from igcnet.convert import load_parameters, parameter_value, write_ndarrays
-from igcnet.errors import CheckpointError, TrainingError
+from igcnet.convert import load_parameters, parameter_value, read_ndarrays, write_ndarrays
+from igcnet.deploy.export import sha256
+from igcnet.errors import CheckpointError, DivergedError
 from igcnet.files import PathLike, explain_os_errors, read_json, sync_file, sync_folder, write_json
 
-WEIGHTS, ARRAYS, STATE = 'net.params', 'state.npz', 'state.json'
+WEIGHTS, ARRAYS, HISTORY, STATE = 'net.params', 'state.params', 'metrics.jsonl', 'state.json'
 _NAME = re.compile(r'(\d{4,})(?:-(\d{6,}))?')
 
 
@@ -53,7 +60,31 @@ class Position:
 
 @dataclass
 class State:
-    """Everything beside the arrays that a run needs to go on."""
+    """Everything beside weights and optimiser that a run needs to go on.
+
+    There is no state of a random generator among it: all that is random in a run is a function
+    of the seed and of the place in the run.
+
+    Parameters
+    ----------
+    position : Position
+    seed : int
+    network, settings, classes, preprocessing
+        What the weights belong to.
+    scores, window : list of float
+        `Scores` of the running epoch, and of the steps since the last log line.
+    best_epoch, best_top1
+        The finished epoch with the highest validation accuracy; 0 and -1 before there is one.
+    rollbacks : int
+        How often the run went back because it diverged; each halves the learning rate.
+    environment : dict of str to str
+        What beside the settings decides the bits: versions, threads, processor.
+    extra : dict of str to numpy.ndarray
+        Arrays of anything else that has a state, such as averaged weights; not empty, of one
+        dimension at least, and of an element type that MXNet has. See `igcnet.train.loop.Loop`.
+    history : bytes
+        The run's ``metrics.jsonl`` up to here.
+    """
 
     position: Position
     seed: int
@@ -62,26 +93,33 @@ class State:
     classes: Optional[List[str]]
     preprocessing: Dict[str, Any]
     scores: List[float] = field(default_factory=list)
-    metrics_bytes: int = 0
+    window: List[float] = field(default_factory=list)
+    best_epoch: int = 0
+    best_top1: float = -1.0
+    rollbacks: int = 0
+    environment: Dict[str, str] = field(default_factory=dict)
+    extra: Dict[str, np.ndarray] = field(default_factory=dict)
+    history: bytes = b''
+
+
+# In files of their own.
+_APART = ('position', 'extra', 'history')
 
 
 def save(folder: PathLike, net, trainer, state: State) -> Path:
     """Write a checkpoint below `folder`; returns its path.
 
-    The files go to a temporary folder that is renamed when complete, so a reader or a later
-    run never finds half of a checkpoint.
+    The files go to a temporary folder that is renamed when everything in it is on the disk, so a
+    reader or a later run never finds half of a checkpoint.
 
     Raises
     ------
-    TrainingError
+    DivergedError
         A parameter is not finite: such weights are of no use to anybody.
     IgcnetError
         The folder cannot be written.
     """
-    for name, parameter in net.collect_params().items():
-        if not all(np.isfinite(array.asnumpy()).all() for array in parameter.list_data()):
-            raise TrainingError('%s: the values are not finite, so no checkpoint is written; '
-                                'the last good one is kept' % name)
+    check_finite(net)
     folder = Path(folder)
     final = folder / state.position.folder_name()
     temporary = folder / ('.%s.%d' % (final.name, os.getpid()))
@@ -92,13 +130,13 @@ def save(folder: PathLike, net, trainer, state: State) -> Path:
             write_ndarrays(temporary / WEIGHTS, {
                 name: parameter_value(parameter)
                 for name, parameter in net._collect_params_with_prefix().items()})
-            with open(temporary / ARRAYS, 'wb') as file:
-                np.savez(file, **_arrays(net, trainer))
-            write_json(temporary / STATE, asdict(state))
-            sync_file(temporary / ARRAYS)
+            write_ndarrays(temporary / ARRAYS, _arrays(net, trainer, state))
+            (temporary / HISTORY).write_bytes(state.history)
+            sync_file(temporary / HISTORY)
+            _write_state(temporary, state)
             sync_folder(temporary)
             if final.exists():
-                shutil.rmtree(str(final))
+                remove(final)
             os.replace(str(temporary), str(final))
             sync_folder(folder)
         finally:
@@ -106,52 +144,104 @@ def save(folder: PathLike, net, trainer, state: State) -> Path:
     return final
 
 
+def check_finite(net) -> None:
+    """Raise `DivergedError` if a parameter of `net` is not finite, and name it."""
+    for name, parameter in net.collect_params().items():
+        if not all(np.isfinite(array.asnumpy()).all() for array in parameter.list_data()):
+            raise DivergedError('%s: the values are not finite, so no checkpoint is written; '
+                                'the last good one is kept' % name)
+
+
 def restore(path: PathLike, net, contexts, trainer) -> State:
     """Load weights, statistics and optimiser arrays of the checkpoint at `path`.
 
-    `trainer` must not have made a step yet. Its optimiser counts on from the checkpoint.
+    `net` and `trainer` may have been used: nothing of what they held is left. The optimiser
+    counts on from the checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint is damaged, see `verify`, or is one of another network or optimiser.
     """
     path = Path(path)
-    state = read_state(path)
+    state = verify(path)
     load_parameters(net, str(path / WEIGHTS), ctx=contexts)
-    arrays = _read_arrays(path / ARRAYS)
-    parameters = {p.name: (index, p) for index, p in enumerate(trainer._params)}
-    for key, array in arrays.items():
+    moments: Dict[str, Dict[int, np.ndarray]] = {}
+    for key, array in read_ndarrays(path / ARRAYS).items():
         kind, _, rest = key.partition(':')
-        if kind == 'optimizer' and rest in parameters:
-            index, parameter = parameters[rest]
-            _check_shape(path, key, array, parameter.shape)
-            for updater, context in zip(trainer._updaters, contexts):
-                updater.states[index] = mx.nd.array(array, ctx=context, dtype=array.dtype)
-                updater.states_synced[index] = True
+        number, _, name = rest.partition(':')
+        if kind == 'optimizer' and number.isdigit():
+            moments.setdefault(name, {})[int(number)] = array
         elif kind == 'device':
-            number, _, name = rest.partition(':')
             found = net.collect_params().get(name)
             if found is not None and number.isdigit() and int(number) < len(contexts):
                 _check_shape(path, key, array, found.shape)
                 found.list_data()[int(number)][:] = array
-    trainer._optimizer.begin_num_update = trainer._optimizer.num_update = state.position.update
+        elif kind == 'extra':
+            state.extra[rest] = array
+    _restore_optimizer(path, trainer, contexts, moments)
+    rule = trainer._optimizer
+    rule.begin_num_update = rule.num_update = state.position.update
+    rule._all_index_update_counts = {0: {}}
+    rule._index_update_count = rule._all_index_update_counts[0]
+    state.history = (path / HISTORY).read_bytes()
+    return state
+
+
+def verify(path: PathLike) -> State:
+    """Check every file of a checkpoint against its checksum.
+
+    Returns
+    -------
+    State
+        As `read_state` gives it.
+
+    Raises
+    ------
+    CheckpointError
+        A file is missing, truncated or changed; the message names it.
+    """
+    path = Path(path)
+    state = read_state(path)
+    for name, expected in _read_json(path)['sha256'].items():
+        if sha256(path / name) != expected:
+            raise CheckpointError('%s: damaged: its checksum is not the one in %s'
+                                  % (path / name, STATE))
     return state
 
 
 def read_state(path: PathLike) -> State:
-    """The `State` of the checkpoint folder at `path`, every field checked for its type."""
-    where = Path(path) / STATE
-    values = read_json(where, 'checkpoint state', CheckpointError)
+    """What ``state.json`` of the checkpoint at `path` says, every field checked for its type."""
+    values = _read_json(Path(path))['state']
     try:
-        position = Position(**values.pop('position'))
-        state = State(position=position, **values)
-        numbers = [position.epoch, position.step, position.update, state.seed,
-                   state.metrics_bytes]
-        if not all(isinstance(n, int) and n >= 0 for n in numbers) or not (
+        state = State(position=Position(**values.pop('position')), **values)
+        position = state.position
+        whole = [position.epoch, position.step, position.update, state.seed, state.best_epoch,
+                 state.rollbacks]
+        if not all(isinstance(n, int) and n >= 0 for n in whole) or not (
                 isinstance(state.network, str) and isinstance(state.settings, dict)
-                and isinstance(state.preprocessing, dict)
-                and all(isinstance(n, (int, float)) for n in state.scores)):
+                and isinstance(state.preprocessing, dict) and isinstance(state.environment, dict)
+                and all(isinstance(n, (int, float))
+                        for n in [state.best_top1, *state.scores, *state.window])):
             raise ValueError
     except (AttributeError, KeyError, TypeError, ValueError):
         raise CheckpointError('%s: not the state of a checkpoint: its fields are missing or of '
-                              'the wrong type' % where) from None
+                              'the wrong type' % (Path(path) / STATE)) from None
     return state
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint. Half-way through it does not bear its name any more, so that it is
+    not taken for a damaged one."""
+    leaving = path.with_name('.%s.removed' % path.name)
+    shutil.rmtree(str(leaving), ignore_errors=True)
+    os.replace(str(path), str(leaving))
+    shutil.rmtree(str(leaving))
+
+
+def step_of(path: Path) -> int:
+    """How many steps of an epoch the checkpoint at `path` has behind it."""
+    return int(_NAME.fullmatch(path.name).group(2) or 0)
 
 
 def checkpoints(folder: PathLike) -> List[Path]:
@@ -165,27 +255,82 @@ def checkpoints(folder: PathLike) -> List[Path]:
     return [path for _, _, path in sorted(found)]
 
 
-def _arrays(net, trainer) -> Dict[str, np.ndarray]:
+def _write_state(folder: Path, state: State) -> None:
+    values = {'position': vars(state.position)}
+    values.update((f.name, getattr(state, f.name)) for f in fields(State)
+                  if f.name not in _APART)
+    content = {'state': values,
+               'sha256': {name: sha256(folder / name) for name in (WEIGHTS, ARRAYS, HISTORY)}}
+    write_json(folder / STATE, {**content, 'own_sha256': _digest(content)})
+
+
+def _read_json(folder: Path) -> Dict[str, Any]:
+    """Both parts of ``state.json``, after a check of its own checksum."""
+    where = folder / STATE
+    content = read_json(where, 'checkpoint state', CheckpointError)
+    try:
+        own, state, sums = content.pop('own_sha256'), content['state'], content['sha256']
+        sound = (isinstance(state, dict) and isinstance(sums, dict)
+                 and set(sums) == {WEIGHTS, ARRAYS, HISTORY})
+    except (AttributeError, KeyError, TypeError):
+        sound = False
+    if not sound:
+        raise CheckpointError('%s: not the state of a checkpoint: its fields are missing or of '
+                              'the wrong type' % where)
+    if own != _digest(content):
+        raise CheckpointError('%s: damaged: its content is not what its checksum says' % where)
+    return content
+
+
+def _digest(content: Dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _arrays(net, trainer, state: State) -> Dict[str, np.ndarray]:
     arrays = {}
-    for index, array in trainer._updaters[0].states.items():
-        arrays['optimizer:' + trainer._params[index].name] = array.asnumpy()
+    for index, moments in trainer._updaters[0].states.items():
+        for number, array in enumerate(_flat(moments)):
+            name = 'optimizer:%d:%s' % (number, trainer._params[index].name)
+            arrays[name] = array.asnumpy()
     for name, parameter in net.collect_params().items():
         devices = parameter.list_data()
         if parameter.grad_req == 'null' and len(devices) > 1:
             for number, array in enumerate(devices):
                 arrays['device:%d:%s' % (number, name)] = array.asnumpy()
+    arrays.update(('extra:' + key, array) for key, array in state.extra.items())
     return arrays
 
 
-def _read_arrays(path: Path) -> Dict[str, np.ndarray]:
-    import zipfile
-    try:
-        with np.load(str(path), allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
-        raise CheckpointError('%s: cannot read the optimiser state (%s); take an earlier '
-                              'checkpoint with --load-epoch'
-                              % (path, str(problem).split('\n')[0])) from None
+def _restore_optimizer(path: Path, trainer, contexts,
+                       moments: Dict[str, Dict[int, np.ndarray]]) -> None:
+    """Give each device's updater the arrays of each parameter, in the form its rule makes."""
+    for updater, context in zip(trainer._updaters, contexts):
+        updater.states.clear()
+        updater.states_synced.clear()
+        for index, parameter in enumerate(trainer._params):
+            if parameter.name not in moments:
+                continue  # not updated yet
+            made = trainer._optimizer.create_state_multi_precision(index, parameter.data(context))
+            own, given = _flat(made), moments[parameter.name]
+            if sorted(given) != list(range(len(own))):
+                raise CheckpointError('%s: the optimiser state of %s has %d arrays, this optimiser '
+                                      'needs %d' % (path / ARRAYS, parameter.name, len(given),
+                                                    len(own)))
+            for number, array in enumerate(own):
+                _check_shape(path, 'optimizer:%d:%s' % (number, parameter.name), given[number],
+                             array.shape)
+                array[:] = given[number]
+            updater.states[index] = made
+            updater.states_synced[index] = True
+
+
+def _flat(moments: Any) -> List[mx.nd.NDArray]:
+    """The arrays of an optimiser's state for one parameter: none, one, or tuples of them."""
+    if moments is None:
+        return []
+    if isinstance(moments, (tuple, list)):
+        return [array for part in moments for array in _flat(part)]
+    return [moments]
 
 
 def _check_shape(path: Path, key: str, array: np.ndarray, shape) -> None:

@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
 
 import mxnet as mx
 import numpy as np
-from mxnet import autograd, gluon
-from mxnet.gluon.utils import split_and_load
+from mxnet import gluon
 
 from igcnet.data.reader import EvalBatch
-from igcnet.errors import TrainingError
-from igcnet.train import checkpoint, optimizer
+from igcnet.errors import DivergedError
+from igcnet.train import checkpoint
+from igcnet.train.ema import WeightAverage
 from igcnet.train.evaluate import evaluate
-from igcnet.train.metrics import Scores, score
+from igcnet.train.gradients import all_finite, batch_gradients, leave_out_update, update
+from igcnet.train.meter import Meter, Pending
+from igcnet.train.methods import Place, find_method
+from igcnet.train.metrics import Scores
+from igcnet.train.optimizer import make_optimizer
+from igcnet.train.parameter_groups import learned, set_multipliers
+from igcnet.train.precision import LossScale
 from igcnet.train.recipes import Recipe
+from igcnet.train.run_folder import CHECKPOINTS, abandon_after, newest_whole, prune
 from igcnet.train.runlog import RunLog
+from igcnet.train.schedules import Scaled
+
+ON_NAN = ('stop', 'rollback')
+MAX_ROLLBACKS = 5
 
 
 class Interrupted(Exception):
     """Somebody asked the run to stop; it has written a checkpoint."""
 
 
-class Outcome(NamedTuple):
-    """One step whose numbers are still being computed."""
-
-    epoch: int
-    step: int
-    labels: np.ndarray
-    outputs: List[mx.nd.NDArray]
-    losses: List[mx.nd.NDArray]
-    finite: List[mx.nd.NDArray]
+class _Leave(Exception):
+    """An evaluation has been asked to stop."""
 
 
 class StopRequest:
@@ -67,19 +72,15 @@ class StopRequest:
 
 
 def make_trainer(net, recipe: Recipe, schedule, kv_store: str) -> gluon.Trainer:
-    """The ``gluon.Trainer`` of a recipe, with its decay rule; `kv_store` is 'device' or 'local'.
+    """The ``gluon.Trainer`` of a recipe, with its multipliers; `kv_store`: 'device' or 'local'.
 
     Every device updates its own copy of the weights with the summed gradients, so that the
     optimiser's state can be saved whatever the store.
     """
-    if recipe.decay == 'weights':
-        for name, parameter in net.collect_params().items():
-            parameter.wd_mult = 1.0 if name.endswith('_weight') else 0.0
-    rule = optimizer.Nesterov(momentum=recipe.momentum, learning_rate=recipe.lr, wd=recipe.wd,
-                              lr_scheduler=schedule)
+    set_multipliers(net, recipe)
     # Without the BN statistics: the trainer would copy the first device's to all others.
-    learned = [p for p in net.collect_params().values() if p.grad_req != 'null']
-    return gluon.Trainer(learned, rule, kvstore=kv_store, update_on_kvstore=False)
+    return gluon.Trainer(learned(net), make_optimizer(recipe, schedule), kvstore=kv_store,
+                         update_on_kvstore=False)
 
 
 class Loop:
@@ -105,28 +106,70 @@ class Loop:
         Called with the state after each epoch, and after each checkpoint at the end of one.
     log_iters : int
         Steps between two log lines.
-    checkpoint_epochs : int
-        Epochs between two checkpoints. One is always written at the end and when interrupted.
+    checkpoint_epochs, checkpoint_steps, checkpoint_seconds : int, int, float
+        Epochs, steps of an epoch, and seconds between two checkpoints; 0 steps: not by steps.
+        Whatever they are, one is written when interrupted, at the end, and after an epoch with
+        the best validation accuracy so far, or the same.
+    keep : int
+        How many of the newest checkpoints are kept, beside that of the best epoch and the newest
+        one whose place the clock has not decided. 0: all.
+    on_nan : {'stop', 'rollback'}
+        When the run diverges: end it, or go on from the newest checkpoint whose place the clock
+        has not decided, with half the learning rate; after `MAX_ROLLBACKS` of these end it.
+    loss_limit : float, optional
+        A mean loss of a step above it counts as diverged, too.
+    stateful : mapping of str to object, optional
+        Whatever else has a state, each with ``arrays() -> Dict[str, numpy.ndarray]``, asked for
+        at each checkpoint, and ``set_arrays(arrays)``, given the same again on resuming and
+        rolling back. See `igcnet.train.checkpoint.State.extra` for what arrays can be. The
+        training method is always among them.
+    loss_scale : LossScale, optional
+        Of float16.
     """
 
     def __init__(self, net, contexts, trainer, recipe: Recipe, train_reader,
                  validation: Optional[Iterable[EvalBatch]], state: checkpoint.State,
                  log: RunLog, on_epoch: Optional[Callable[[checkpoint.State], None]] = None,
                  on_checkpoint: Optional[Callable[[checkpoint.State], None]] = None,
-                 log_iters: int = 50, checkpoint_epochs: int = 1):
+                 log_iters: int = 50, checkpoint_epochs: int = 1, checkpoint_steps: int = 0,
+                 checkpoint_seconds: float = 600, keep: int = 3, on_nan: str = 'stop',
+                 loss_limit: Optional[float] = None,
+                 stateful: Optional[Mapping[str, Any]] = None,
+                 loss_scale: Optional[LossScale] = None):
         self.net, self.contexts, self.trainer, self.recipe = net, contexts, trainer, recipe
-        self.reader, self.validation, self.state, self.log = train_reader, validation, state, log
+        self.reader, self.validation, self.log = train_reader, validation, log
         self.on_epoch, self.on_checkpoint = on_epoch, on_checkpoint
         self.log_iters = log_iters
         self.checkpoint_epochs = checkpoint_epochs
-        self.soft_targets = recipe.label_smoothing > 0 or recipe.mixup_alpha > 0
-        self.loss = gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=not self.soft_targets)
-        self.loss.hybridize()
-        self.epoch_scores = Scores(*state.scores) if state.scores else Scores()
+        self.checkpoint_steps, self.checkpoint_seconds = checkpoint_steps, checkpoint_seconds
+        self.keep, self.on_nan, self.loss_limit = keep, on_nan, loss_limit
+        self.method = find_method(recipe.method)(net, recipe, state.seed,
+                                                 train_reader.steps_per_epoch)
+        self.average = WeightAverage(net, recipe.ema_decay) if recipe.ema_decay else None
+        self.loss_scale = loss_scale
+        own = {'method': self.method, 'average': self.average, 'loss_scale': loss_scale}
+        self.stateful = {name: thing for name, thing in {**own, **(stateful or {})}.items()
+                         if thing is not None}
+        self._schedule = trainer._optimizer.lr_scheduler
+        self._saved_at = time.monotonic()
+        self._take_up(state)
 
     @property
     def checkpoint_folder(self):
-        return self.log.folder / 'checkpoints'
+        return self.log.folder / CHECKPOINTS
+
+    def _take_up(self, state: checkpoint.State) -> None:
+        """Go on from `state`, to which net and trainer have been set."""
+        self.state = state
+        self.epoch_scores, self.window_scores = Scores(*state.scores), Scores(*state.window)
+        for name, thing in self.stateful.items():
+            prefix = name + ':'
+            arrays = {key[len(prefix):]: array for key, array in state.extra.items()
+                      if key.startswith(prefix)}
+            if arrays:
+                thing.set_arrays(arrays)
+        if state.rollbacks:
+            self.trainer._optimizer.lr_scheduler = Scaled(self._schedule, 0.5 ** state.rollbacks)
 
     def run(self, progress: Callable[[int, int], Any]) -> Dict[str, float]:
         """Train to the end.
@@ -140,181 +183,175 @@ class Loop:
         Returns
         -------
         dict
-            The last epoch's numbers, as written to the metrics file.
+            The last epoch's numbers, as written to the metrics file; none if there was nothing
+            left to do.
 
         Raises
         ------
         Interrupted
             After a checkpoint was written on SIGINT or SIGTERM.
-        TrainingError
-            The loss is not a number, or the weights are not finite.
+        DivergedError
+            The loss or the weights are not finite, or the loss is above its limit.
         """
         numbers: Dict[str, float] = {}
         with StopRequest() as stop:
             while self.state.position.epoch < self.recipe.num_epochs:
-                numbers = self._epoch(stop, progress)
+                try:
+                    numbers = self._epoch(stop, progress)
+                except DivergedError as problem:
+                    if self.on_nan == 'stop':
+                        raise
+                    self._roll_back(problem)
         return numbers
 
     def _epoch(self, stop: StopRequest, progress) -> Dict[str, float]:
         position = self.state.position
         epoch, started = position.epoch, time.time()
-        meter = _Meter(self, epoch)
-        pending: Optional[Outcome] = None
+        meter = Meter(self, epoch)
+        pending: Optional[Pending] = None
         batches = self.reader.epoch(epoch, start_step=position.step)
         try:
             with progress(epoch, position.step) as show:
                 for images, labels in batches:
-                    outcome = self._step(epoch, position.step, images, labels)
+                    asked = self._step(Place(epoch, position.step), images, labels)
                     # The numbers of the step before are ready by now: reading them does not
                     # make the devices wait.
                     if pending is not None:
                         meter.add(pending)
-                    pending = outcome
+                    pending = asked
                     position.step += 1
                     position.update += 1
                     show(meter.text())
-                    if stop.requested:
+                    if stop.requested or self._is_due(position):
                         meter.add(pending)
-                        self._save_interrupted(meter)
+                        pending = None
+                        path = self.save()
+                        if stop.requested:
+                            raise Interrupted(str(path))
         finally:
             batches.close()
         if pending is not None:
             meter.add(pending)
-        return self._finish_epoch(meter, time.time() - started)
+        return self._finish_epoch(stop, meter, time.time() - started)
 
-    def _step(self, epoch: int, step: int, images, labels) -> Outcome:
+    def _step(self, place: Place, images, labels) -> Pending:
         # Seeding each step makes dropout repeatable from any checkpoint.
-        mx.random.seed(_mix(self.state.seed, epoch, step))
-        targets = labels
-        if self.soft_targets:
-            images, targets = self._soften(images, labels, epoch, step)
-        contexts = self.contexts[:max(1, min(len(self.contexts), len(images)))]
-        data, target = (split_and_load(mx.nd.array(a, dtype=a.dtype), contexts, even_split=False)
-                        for a in (images, targets))
-        with autograd.record():
-            outputs = [self.net(x) for x in data]
-            losses = [self.loss(y, t) for y, t in zip(outputs, target)]
-        autograd.backward(losses)
-        finite = [self._finite_gradients(context) for context in contexts]
-        self.trainer.step(len(images))
-        return Outcome(epoch, step, labels, outputs, losses, finite)
+        mx.random.seed(_mix(self.state.seed, *place))
+        parameters, scale = self.trainer._params, self.loss_scale
+        self.method.loss_scale = factor = 1.0 if scale is None else scale.factor
+        outcome = batch_gradients(self.method, place, images, labels, self.contexts, parameters,
+                                  self.recipe.accumulate)
+        finite = all_finite(parameters, list(dict.fromkeys(
+            output.context for output in outcome.outputs)))
+        if scale is None or scale.take(finite):
+            update(self.trainer, len(labels), self.recipe.clip_norm, factor)
+            if self.average is not None:
+                self.average.update()
+        elif scale.factor >= 1:  # an overflow of half precision, not of the network
+            leave_out_update(self.trainer)
+            finite = []
+        return Pending(outcome, finite, self.state.position.update + 1,
+                       float(self.trainer.learning_rate))
 
-    def _finite_gradients(self, context: mx.Context) -> mx.nd.NDArray:
-        """1 if every gradient on a device is finite, else 0, computed there without waiting.
-
-        The loss alone does not tell: MXNet's ReLU turns NaN into 0 on the CPU.
-        """
-        gradients = [p.grad(context) for p in self.net.collect_params().values()
-                     if p.grad_req != 'null']
-        return mx.nd.multi_all_finite(*gradients, num_arrays=len(gradients))
-
-    def _soften(self, images, labels, epoch, step):
-        """Mixup with the reversed batch, and label smoothing: dense targets."""
-        classes, smoothing = self.net.classes, self.recipe.label_smoothing
-        targets = np.full((len(labels), classes), smoothing / classes, np.float32)
-        targets[np.arange(len(labels)), labels.astype(np.int64)] += 1 - smoothing
-        if self.recipe.mixup_alpha > 0:
-            draw = np.random.default_rng([self.state.seed, epoch, step])
-            share = draw.beta(self.recipe.mixup_alpha, self.recipe.mixup_alpha)
-            # The own image keeps the larger share, so that the training accuracy means something.
-            share = np.float32(max(share, 1 - share))
-            images = share * images + (1 - share) * images[::-1]
-            targets = share * targets + (1 - share) * targets[::-1]
-        return images, targets
-
-    def _finish_epoch(self, meter: _Meter, seconds: float) -> Dict[str, float]:
-        position, log = self.state.position, self.log
+    def _finish_epoch(self, stop: StopRequest, meter: Meter, seconds: float) -> Dict[str, float]:
+        state, position, log = self.state, self.state.position, self.log
         epoch = position.epoch
         log.line('Epoch[%d] Time cost=%.3f' % (epoch, seconds))
         rate = self.trainer.learning_rate if position.update else self.recipe.lr
-        numbers: Dict[str, Any] = {'epoch': epoch + 1, 'lr': float(rate), 'seconds': seconds,
-                                   'images_per_second': meter.images / max(seconds, 1e-9)}
+        numbers: Dict[str, Any] = {'epoch': epoch + 1, 'lr': float(rate)}
         numbers.update(('train_' + k, v) for k, v in self.epoch_scores.means().items())
         if self.validation is not None:
-            scores = evaluate(self.net, self.validation, self.contexts)
-            numbers.update(('val_' + k, v) for k, v in scores.means().items())
-            numbers['val_count'] = scores.count
-            for name, key in (('cross-entropy', 'loss'), ('accuracy', 'top1'),
-                              ('top_k_accuracy_5', 'top5')):
-                log.line('Epoch[%d] Validation-%s=%f' % (epoch, name, scores.means()[key]))
+            try:
+                numbers.update(self._validate(epoch, stop))
+                if self.average is not None:
+                    with self.average.applied():
+                        numbers.update(self._validate(epoch, stop, 'ema_'))
+            except _Leave:  # only now has the network the weights to save again
+                raise Interrupted(str(self.save())) from None
         log.metrics('epoch', position.update, **numbers)
+        log.timing('epoch', position.update, epoch=epoch + 1, seconds=seconds,
+                   images_per_second=meter.images / max(seconds, 1e-9))
         position.epoch, position.step = epoch + 1, 0
-        self.epoch_scores = Scores()
-        done = position.epoch
-        if done % self.checkpoint_epochs == 0 or done == self.recipe.num_epochs:
-            self._save()
-            if self.on_checkpoint is not None:
-                self.on_checkpoint(self.state)
+        self.epoch_scores = self.window_scores = Scores()
+        best = numbers.get('val_top1', -np.inf) >= state.best_top1
+        if best:
+            state.best_epoch, state.best_top1 = position.epoch, numbers['val_top1']
+        at_interval = (position.epoch % self.checkpoint_epochs == 0
+                       or position.epoch == self.recipe.num_epochs)
+        # The checkpoint comes last: a run that is killed before it does all of this again.
+        if at_interval and self.on_checkpoint is not None:
+            checkpoint.check_finite(self.net)
+            self.on_checkpoint(state)
         if self.on_epoch is not None:
-            self.on_epoch(self.state)
+            self.on_epoch(state)
+        if best or at_interval:
+            self.save()
         return numbers
 
-    def _save(self):
-        self.state.scores = list(self.epoch_scores)
-        self.state.metrics_bytes = self.log.metrics_bytes
-        path = checkpoint.save(self.checkpoint_folder, self.net, self.trainer, self.state)
+    def _validate(self, epoch: int, stop: StopRequest, prefix: str = '') -> Dict[str, float]:
+        numbers: Dict[str, float] = {}
+        for name in self.method.evaluations(self.reader, epoch):
+            numbers.update(self._evaluate(epoch, stop, prefix + name))
+        return numbers
+
+    def _evaluate(self, epoch: int, stop: StopRequest, name: str) -> Dict[str, float]:
+        scores = evaluate(self.net, self.validation, self.contexts,
+                          lambda *batch: _leave_if(stop))
+        means = scores.means()
+        for text, key in (('cross-entropy', 'loss'), ('accuracy', 'top1'),
+                          ('top_k_accuracy_5', 'top5')):
+            self.log.line('Epoch[%d] Validation-%s%s=%f' % (epoch, name, text, means[key]))
+        return {**{'val_%s%s' % (name, key): value for key, value in means.items()},
+                'val_%scount' % name: scores.count}
+
+    def _is_due(self, position: checkpoint.Position) -> bool:
+        """Whether a checkpoint in mid-epoch is due."""
+        return (self.checkpoint_steps and position.step % self.checkpoint_steps == 0
+                or time.monotonic() - self._saved_at >= self.checkpoint_seconds)
+
+    def _repeatable(self) -> List[Path]:
+        """The checkpoints that every run with these settings writes, whatever the clock says."""
+        return [path for path in checkpoint.checkpoints(self.checkpoint_folder)
+                if checkpoint.step_of(path) % (self.checkpoint_steps or np.inf) == 0]
+
+    def save(self) -> Path:
+        """Write a checkpoint of the present state, and remove those that are not kept."""
+        state = self.state
+        state.scores, state.window = list(self.epoch_scores), list(self.window_scores)
+        state.history = self.log.history
+        state.extra = {'%s:%s' % (name, key): array for name, thing in self.stateful.items()
+                       for key, array in thing.arrays().items()}
+        path = checkpoint.save(self.checkpoint_folder, self.net, self.trainer, state)
         self.log.line('Saved checkpoint to "%s"' % path)
+        protected = {'%04d' % state.best_epoch, *(p.name for p in self._repeatable()[-1:])}
+        prune(self.checkpoint_folder, self.keep, protected)
+        self._saved_at = time.monotonic()
         return path
 
-    def _save_interrupted(self, meter: _Meter) -> None:
-        path = self._save()
-        raise Interrupted(str(path))
+    def _roll_back(self, problem: DivergedError) -> None:
+        """Go back to a good checkpoint, with half the learning rate.
+
+        The order of the images cannot be what is changed: it is that of the seed.
+        """
+        rollbacks, found = self.state.rollbacks, self._repeatable()
+        if rollbacks == MAX_ROLLBACKS or not found:
+            raise DivergedError('%s; %s' % (problem, 'rolled back %d times already' % rollbacks
+                                            if found else 'nothing to roll back to')) from None
+        path = newest_whole(found, self.log.line)
+        abandon_after(path)
+        state = checkpoint.restore(path, self.net, self.contexts, self.trainer)
+        state.rollbacks = rollbacks + 1
+        self.log.rewind(state.history)
+        self._take_up(state)
+        self.log.line('%s; rolled back to "%s", learning rate times %g from here on (%d of %d)'
+                      % (problem, path, 0.5 ** state.rollbacks, state.rollbacks, MAX_ROLLBACKS))
+        self.log.metrics('rollback', state.position.update, rollbacks=state.rollbacks)
 
 
-class _Meter:
-    """Collects the scores of an epoch and logs them every `log_iters` steps."""
-
-    def __init__(self, loop: Loop, epoch: int):
-        self._loop = loop
-        self._epoch = epoch
-        self._window = Scores()
-        self._clock: Optional[float] = None
-        self._timed = 0
-        self._last = ''
-        self.images = 0
-
-    def add(self, outcome: Outcome) -> None:
-        """Take in the numbers of one step; stop the run if the loss is not a number."""
-        loop = self._loop
-        logits = np.concatenate([output.asnumpy() for output in outcome.outputs])
-        loss = float(sum(array.asnumpy().astype(np.float64).sum() for array in outcome.losses))
-        finite = all(flag.asscalar() for flag in outcome.finite)
-        if not (finite and np.isfinite(loss)):
-            kept = checkpoint.checkpoints(loop.checkpoint_folder)
-            raise TrainingError(
-                'the %s not finite at epoch %d, step %d (learning rate %g); try a lower --lr; %s'
-                % ('gradients are' if np.isfinite(loss) else 'loss is', outcome.epoch,
-                   outcome.step, loop.trainer.learning_rate,
-                   'the last good checkpoint is %s' % kept[-1] if kept else
-                   'no checkpoint had been written yet'))
-        scores = score(logits, outcome.labels)._replace(loss=loss)
-        self._window += scores
-        loop.epoch_scores += scores
-        self.images += scores.count
-        now = time.time()
-        if self._clock is None:  # the first step includes tracing: it only starts the clock
-            self._clock = now
-        else:
-            self._timed += scores.count
-        self._last = 'loss %.4f top1 %.2f' % (scores.loss / scores.count,
-                                              100.0 * scores.top1 / scores.count)
-        if (outcome.step + 1) % loop.log_iters == 0:
-            self._line(outcome.step, self._timed / max(now - self._clock, 1e-9))
-            self._clock, self._timed, self._window = now, 0, Scores()
-
-    def text(self) -> str:
-        """Numbers of the last step whose numbers are known, for the progress bar."""
-        return self._last
-
-    def _line(self, step: int, speed: float) -> None:
-        loop = self._loop
-        now, mean = self._window.means(), loop.epoch_scores.means()
-        shown = ['loss: %.4f(%.4f)' % (now['loss'], mean['loss'])]
-        shown += ['%s: %.4f(%.4f)' % (k, 100 * now[k], 100 * mean[k]) for k in ('top1', 'top5')]
-        loop.log.line('Epoch[%d] Batch [%d]\tSpeed: %.0f\t%s'
-                      % (self._epoch, step + 1, speed, '\t'.join(shown)))
-        loop.log.metrics('train', loop.state.position.update, epoch=self._epoch, step=step + 1,
-                         lr=float(loop.trainer.learning_rate), images_per_second=speed, **now)
+def _leave_if(stop: StopRequest) -> None:
+    """Heed a request to stop behind the last step of an epoch."""
+    if stop.requested:
+        raise _Leave
 
 
 def _mix(*numbers: int) -> int:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import mxnet as mx
 
@@ -19,16 +18,30 @@ from igcnet.data.benchmark import Rate, timed_epoch
 from igcnet.data.datasets import DataSet, check_labels, describe_records, find_dataset
 from igcnet.data.reader import EvalReader, TrainReader
 from igcnet.data.records import RecordFile
-from igcnet.deploy import export
+from igcnet.deploy import export, read_manifest
+from igcnet.deploy.export import exported_paths
 from igcnet.errors import CheckpointError, UsageError
 from igcnet.files import explain_os_errors
+from igcnet.layers.init import find_initializer
 from igcnet.profiling import count_parameters
 from igcnet.progress import Progress
-from igcnet.registry import get_model
-from igcnet.train import checkpoint
+from igcnet.registry import get_model, get_spec
+from igcnet.train import checkpoint, precision
 from igcnet.train.devices import contexts as find_contexts
+from igcnet.train.environment import differences, enforce_determinism, environment
 from igcnet.train.loop import Loop, make_trainer
-from igcnet.train.runlog import RunLog, plot_curves
+from igcnet.train.methods import find_method, method_settings
+from igcnet.train.optimizer import find_rule
+from igcnet.train.parameter_groups import freeze
+from igcnet.train.pretrained import load_weights
+from igcnet.train.run_folder import (
+    abandon_after,
+    clear_temporary,
+    find_checkpoint,
+    locked,
+    new_run_folder,
+)
+from igcnet.train.runlog import RunLog, plot_curves, read_metrics
 from igcnet.train.settings import RunSettings
 
 
@@ -82,7 +95,8 @@ def make_reader(settings: RunSettings, data: Data) -> TrainReader:
                                      facts.data_shape, facts.fill)
     return TrainReader(data.train, recipe.batch_size, augmentation, settings.rand_seed,
                        threads=settings.decode_threads, mean=facts.mean, std=facts.std,
-                       on_bad=settings.on_bad)
+                       on_bad=settings.on_bad, resolutions=find_method(recipe.method).resolutions(
+                           recipe, facts.data_shape))
 
 
 def test_io(settings: RunSettings) -> List[Rate]:
@@ -102,61 +116,17 @@ def with_seed(settings: RunSettings) -> RunSettings:
     return replace(settings, rand_seed=int(time.time()))
 
 
-def new_run_folder(settings: RunSettings) -> Path:
-    """The next free folder ``<run name>_<exp name><number>``."""
-    stem = '%s_%s' % (settings.run_name, settings.exp_name)
-    number = 1
-    while (settings.folder_of_runs / ('%s%d' % (stem, number))).exists():
-        number += 1
-    return settings.folder_of_runs / ('%s%d' % (stem, number))
-
-
-def newest_run_folder(settings: RunSettings) -> Path:
-    """The newest run of this configuration that has a checkpoint."""
-    settings = with_augmentation(settings)
-    stem = '%s_%s' % (settings.run_name, settings.exp_name)
-    found = []
-    if settings.folder_of_runs.is_dir():
-        for path in settings.folder_of_runs.iterdir():
-            number = path.name[len(stem):]
-            if path.name.startswith(stem) and re.fullmatch(r'\d+', number) and \
-                    checkpoint.checkpoints(path / 'checkpoints'):
-                found.append((int(number), path))
-    if not found:
-        raise CheckpointError('%s/%s*: no run with a checkpoint to resume'
-                              % (settings.folder_of_runs, stem))
-    return max(found)[1]
-
-
-def find_checkpoint(folder: Path, epoch: Optional[int] = None) -> Path:
-    """The newest checkpoint of a run, or the one after `epoch` epochs."""
-    found = checkpoint.checkpoints(folder / 'checkpoints')
-    if epoch is not None:
-        found = [path for path in found if path.name == '%04d' % epoch]
-    if not found:
-        raise CheckpointError('%s: no checkpoint%s to resume' % (
-            folder / 'checkpoints', '' if epoch is None else ' of epoch %d' % epoch))
-    return found[-1]
-
-
-def train(settings: RunSettings, folder: Optional[Path] = None,
-          resume_from: Optional[Path] = None, load_epoch: int = 0) -> Dict[str, float]:
+def train(settings: RunSettings, folder: Optional[Path] = None, load_epoch: int = 0) -> None:
     """Train a network as `settings` say.
 
     Parameters
     ----------
     folder : Path, optional
-        The run's folder; a new one by default.
-    resume_from : Path, optional
-        A checkpoint of `folder` to go on from.
+        Of a run to go on with, from its newest checkpoint that is whole; a new run by default.
     load_epoch : int
-        Begin after this many epochs with the weights of that epoch's original-layout checkpoint
-        below ``settings.model_prefix``; the momentum starts at 0, as in the original.
-
-    Returns
-    -------
-    dict
-        The numbers of the last epoch.
+        Go on after this many epochs. In a new run: with the weights of that epoch's
+        original-layout checkpoint below ``settings.model_prefix``; the momentum starts at 0, as
+        in the original.
 
     Raises
     ------
@@ -165,16 +135,60 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
     igcnet.train.loop.Interrupted
         Stopped by a signal, after writing a checkpoint.
     """
+    with contextlib.ExitStack() as held:
+        if folder is None:
+            _train(settings, lambda: held.enter_context(new_run_folder(settings)), load_epoch)
+            return
+        held.enter_context(locked(folder))
+        clear_temporary(folder)
+        warnings: List[str] = []
+        path = find_checkpoint(folder, load_epoch or None, warnings.append)
+        if abandon_after(path):  # what was exported is of a later time, too
+            with contextlib.suppress(FileNotFoundError):
+                exported_paths(folder / settings.run_name)[-1].unlink()
+        if _is_finished(settings, folder, path):
+            print('%s: finished after %d epochs; there is nothing left to do'
+                  % (folder, settings.recipe.num_epochs))
+            return
+        _train(settings, lambda: folder, 0, path, warnings)
+
+
+def _is_finished(settings: RunSettings, folder: Path, path: Path) -> bool:
+    """Whether the newest checkpoint, at `path`, is that of the end, and has been exported."""
+    position = checkpoint.read_state(path).position
+    if position.epoch < settings.recipe.num_epochs:
+        return False
+    symbol, params, _ = exported_paths(folder / settings.run_name)
+    try:
+        manifest = read_manifest(symbol, params)
+    except CheckpointError:
+        return False
+    return manifest is not None and manifest.get('figures', {}).get('update') == position.update
+
+
+def _train(settings: RunSettings, open_folder: Callable[[], Path], load_epoch: int,
+           resume_from: Optional[Path] = None, warnings: Sequence[str] = ()) -> None:
+    if settings.deterministic:
+        enforce_determinism()
     settings = with_seed(with_augmentation(settings))
+    # What is wrong in the recipe is better said now than behind the data.
+    method_settings(settings.recipe)
+    find_rule(settings.recipe)
+    initializer = find_initializer(settings.recipe.init) if settings.recipe.init else None
     devices = find_contexts(settings.gpus, settings.cpus)
     data = open_data(settings)
     if 'classes' not in settings.network_settings:
         settings = settings.changed(network_settings={'classes': data.facts.classes})
     recipe = settings.recipe
-    if recipe.batch_size < len(devices):
-        raise UsageError('--batch-size %d: too small for %d devices'
-                         % (recipe.batch_size, len(devices)))
+    if recipe.batch_size < len(devices) * recipe.accumulate:
+        raise UsageError('--batch-size %d: too small for %d devices%s' % (
+            recipe.batch_size, len(devices),
+            ' and %d parts' % recipe.accumulate if recipe.accumulate > 1 else ''))
 
+    precision.start(settings.precision, devices)
+    if settings.precision == 'float16' and not find_method(recipe.method).SCALES_LOSS:
+        raise UsageError('--precision float16: the method %s does not scale its loss'
+                         % recipe.method)
     mx.random.seed(settings.rand_seed)
     net = get_model(settings.network, **settings.network_settings)
     for records in (data.train, data.validation):
@@ -183,11 +197,17 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
         raise UsageError('--network %s: needs %dx%d images, %s has %dx%d'
                          % (settings.network, net.input_size, net.input_size, data.facts.name,
                             data.facts.data_shape, data.facts.data_shape))
-    net.initialize(ctx=devices)
-    if settings.load_model:
-        load_parameters(net, settings.load_model, ctx=devices)
+    net.initialize(initializer, ctx=devices)
+    start = settings.load_model or settings.pretrained
+    if start and resume_from is None:
+        load_weights(net, get_spec(settings.network), start, devices,
+                     new_classifier=bool(settings.pretrained))
+    parameters = count_parameters(net)
+    frozen = freeze(net, settings.freeze)
     net.set_lowering(settings.lowering)
     net.hybridize(static_alloc=True, static_shape=True)
+    if settings.precision != 'float32':
+        precision.check(net, data.facts.data_shape, settings.precision)
 
     reader = make_reader(settings, data)
     preprocessing = data.facts.preprocessing()
@@ -209,14 +229,27 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
         update = load_epoch * reader.steps_per_epoch
         state.position = checkpoint.Position(load_epoch, 0, update)
         trainer._optimizer.begin_num_update = update
+    conditions = environment(devices, settings.lowering)
+    changes = differences(state.environment, conditions)
+    if changes and settings.deterministic:
+        raise UsageError('--deterministic: %s was written under other conditions, so the same '
+                         'bits cannot be promised: %s' % (resume_from, changes))
+    state.environment = conditions
 
-    folder = folder or new_run_folder(settings)
-    log = RunLog(folder, state.metrics_bytes)
+    folder = open_folder()
+    log = RunLog(folder, state.history)
     try:
-        parameters = count_parameters(net)
         _announce(log, settings, data, net.classes, parameters, devices, reader.steps_per_epoch)
-        settings.write(folder, igcnet=igcnet.__version__, mxnet=mx.__version__,
-                       parameters=parameters)
+        if frozen:
+            log.line('frozen: %d of %d parameter arrays; %d parameters learn' % (
+                len(frozen), len(net.collect_params().keys()), count_parameters(net)))
+        for warning in warnings:
+            log.line(warning)
+        if resume_from is not None:
+            log.line('resuming %s' % resume_from)
+        if changes:
+            log.line('warning: the last bits will differ from those of an uninterrupted run, '
+                     'because of: %s' % changes)
         log.open_tensorboard(state.position.update)
 
         def after_epoch(state):
@@ -225,20 +258,39 @@ def train(settings: RunSettings, folder: Optional[Path] = None,
             plot_curves(folder, '%s on %s' % (settings.run_name, settings.dataset))
 
         def after_checkpoint(state):
-            if settings.model_prefix:
-                _save_original(net, settings, state.position.epoch)
+            _save_original(net, settings, state.position.epoch)
 
         loop = Loop(net, devices, trainer, recipe, reader, validation, state, log,
-                    after_epoch, after_checkpoint, settings.log_iters,
-                    settings.checkpoint_epochs or max(1, recipe.num_epochs // 8))
-        numbers = loop.run(_progress(log, reader, recipe))
-        prefix = folder / settings.run_name
-        export(net, prefix, preprocessing, settings.network, dict(settings.network_settings),
-               data.train.classes, {k: v for k, v in numbers.items() if k.startswith('val_')})
-        log.line('Exported "%s-symbol.json"' % prefix)
-        return numbers
+                    after_epoch, after_checkpoint if settings.model_prefix else None,
+                    settings.log_iters,
+                    settings.checkpoint_epochs or max(1, recipe.num_epochs // 8),
+                    settings.checkpoint_steps, settings.checkpoint_seconds, settings.keep,
+                    settings.on_nan, settings.loss_limit,
+                    loss_scale=precision.LossScale() if settings.precision == 'float16' else None)
+        if resume_from is None:
+            loop.save()
+        # A folder with a configuration has a checkpoint, too: whatever ends the run, it can go on.
+        settings.write(folder, igcnet=igcnet.__version__, mxnet=mx.__version__,
+                       parameters=parameters)
+        loop.run(_progress(log, reader, recipe))
+        with contextlib.nullcontext() if loop.average is None else loop.average.applied():
+            _export(net, settings, folder, preprocessing, data.train.classes)
+        log.line('Exported "%s-symbol.json"%s' % (
+            folder / settings.run_name, '' if loop.average is None else ', the averaged weights'))
     finally:
         log.close()
+
+
+def _export(net, settings: RunSettings, folder: Path, preprocessing, classes) -> None:
+    """Export the network with its figures after the last epoch."""
+    epochs = [m for m in read_metrics(folder) if m['event'] == 'epoch']
+    last = (epochs or [{}])[-1]
+    figures = {key: value for key, value in last.items() if key in ('epoch', 'update')}
+    start = 'val_ema_' if settings.recipe.ema_decay else 'val_'
+    figures.update(('val_' + key[len(start):], value) for key, value in last.items()
+                   if key.startswith(start))
+    export(net, folder / settings.run_name, preprocessing, settings.network,
+           dict(settings.network_settings), classes, figures)
 
 
 def original_prefix(settings: RunSettings) -> str:
@@ -275,9 +327,12 @@ def _announce(log: RunLog, settings: RunSettings, data: Data, classes: int, para
         ' '.join(map(str, devices)), settings.kv_store, recipe.batch_size,
         '%g' % (recipe.batch_size / len(devices))))
     log.line('recipe: %s' % ', '.join('%s=%s' % item for item in recipe.as_dict().items()))
-    if recipe.schedule == 'steps':
-        log.line('training strategy: lr=%f, step=%s' % (
-            recipe.lr, [int(epoch) for epoch in recipe.drop_epochs()]))
+    if recipe.lr_per:
+        log.line('learning rate: %g for %d images, so %g for a total batch of %d'
+                 % (recipe.lr, recipe.lr_per, recipe.rate, recipe.batch_size))
+    if recipe.schedule.startswith('steps'):
+        log.line('training strategy: lr=%f, step=[%s]' % (
+            recipe.rate, ', '.join('%g' % epoch for epoch in recipe.drop_epochs())))
     log.line('random seed: %d; %d steps an epoch' % (settings.rand_seed, steps_per_epoch))
 
 

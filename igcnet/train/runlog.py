@@ -1,17 +1,24 @@
-"""What a run writes while it goes: console, log.txt, metrics.jsonl, TensorBoard, curves.png."""
+"""What a run writes while it goes: console, log.txt, metrics.jsonl, timing.jsonl, TensorBoard,
+curves.png.
+
+``metrics.jsonl`` is a function of the settings alone: two runs with the same settings, or one that
+was stopped and resumed, write the same bytes. What the clock says goes to ``timing.jsonl``.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, BinaryIO, Callable, Dict, List, Optional
 
 from igcnet.errors import CheckpointError
 from igcnet.files import PathLike, explain_os_errors
+from igcnet.train.board import Board
 
-LOG, METRICS, CURVES = 'log.txt', 'metrics.jsonl', 'curves.png'
+LOG, METRICS, TIMING, CURVES = 'log.txt', 'metrics.jsonl', 'timing.jsonl', 'curves.png'
 
 
 class RunLog:
@@ -20,22 +27,21 @@ class RunLog:
     Parameters
     ----------
     folder : path
-        The run's folder; made if needed.
-    metrics_bytes : int, optional
-        On resuming: the length of ``metrics.jsonl`` when the checkpoint was written. What was
-        written later is cut off, because those steps are going to happen again.
+        The run's folder; made if needed. The log and the timing that are there are continued.
+    history : bytes
+        On resuming: the content of ``metrics.jsonl`` when the checkpoint was written. What was
+        written later is dropped, because those steps are going to happen again.
     """
 
-    def __init__(self, folder: PathLike, metrics_bytes: Optional[int] = None):
+    def __init__(self, folder: PathLike, history: bytes = b''):
         self.folder = Path(folder)
+        self._board: Optional[Board] = None
+        self.write_console: Optional[Callable[[str], None]] = None
         with explain_os_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._text = open(self.folder / LOG, 'a', encoding='utf-8')
+            self._text, self._timing = (_continued(self.folder / name) for name in (LOG, TIMING))
             self._metrics = open(self.folder / METRICS, 'ab')
-            self._metrics.truncate(metrics_bytes or 0)
-            self._metrics.seek(0, os.SEEK_END)
-        self._board = None
-        self.write_console: Optional[Callable[[str], None]] = None
+        self.rewind(history)
 
     def line(self, text: str) -> None:
         """One line with the time, on the console and in the log."""
@@ -45,40 +51,57 @@ class RunLog:
         else:  # a progress bar has the terminal
             self.write_console(stamped)
         with explain_os_errors(self.folder / LOG):
-            self._text.write(stamped + '\n')
+            self._text.write(stamped.encode('utf-8') + b'\n')
             self._text.flush()
 
     def metrics(self, event: str, update: int, **values: Any) -> None:
-        """One JSON object; numbers also go to TensorBoard under ``event/name``."""
-        record = {'event': event, 'update': update, **values}
-        with explain_os_errors(self.folder / METRICS):
-            self._metrics.write(json.dumps(record).encode() + b'\n')
-            self._metrics.flush()
-        for name, value in values.items():
-            if self._board is not None and isinstance(value, float):
-                self._board.add_scalar('%s/%s' % (event, name), value, update)
+        """One JSON object of what follows from the settings: nothing that a clock has measured.
+        Numbers also go to TensorBoard under ``event/name``."""
+        self._object(self._metrics, METRICS, event, update, values)
+
+    def timing(self, event: str, update: int, **values: Any) -> None:
+        """As `metrics`, for what differs from one run to the next."""
+        self._object(self._timing, TIMING, event, update, values)
+
+    def _object(self, file: BinaryIO, name: str, event: str, update: int,
+                values: Dict[str, Any]) -> None:
+        with explain_os_errors(self.folder / name):
+            file.write(json.dumps({'event': event, 'update': update, **values}).encode() + b'\n')
+            file.flush()
+            for key, value in values.items():
+                if self._board is not None and isinstance(value, float):
+                    self._board.add('%s/%s' % (event, key), value, update)
 
     @property
-    def metrics_bytes(self) -> int:
-        """Present length of ``metrics.jsonl``."""
-        return self._metrics.tell()
+    def history(self) -> bytes:
+        """Present content of ``metrics.jsonl``."""
+        with explain_os_errors(self.folder / METRICS):
+            return (self.folder / METRICS).read_bytes()
+
+    def rewind(self, history: bytes) -> None:
+        """Replace the content of ``metrics.jsonl`` by an earlier one."""
+        with explain_os_errors(self.folder / METRICS):
+            # One after the other: a process that is killed here has a checkpoint with all of it.
+            self._metrics.truncate(0)
+            self._metrics.write(history)
+            self._metrics.flush()
 
     def open_tensorboard(self, update: int) -> None:
         """Write TensorBoard events from now on, if tensorboardX is installed."""
         try:
-            from tensorboardX import SummaryWriter
+            with explain_os_errors(self.folder):
+                self._board = Board(self.folder, update)
         except ImportError:
             self.line('no TensorBoard events: tensorboardX is not installed '
                       "(pip install '.[tensorboard]')")
-            return
-        self._board = SummaryWriter(str(self.folder), purge_step=update or None)
 
     def close(self) -> None:
         """Flush and close all files."""
-        self._text.close()
-        self._metrics.close()
-        if self._board is not None:
-            self._board.close()
+        for file in (self._text, self._metrics, self._timing, self._board):
+            # What a full disk did not take has been said by then.
+            with contextlib.suppress(OSError):
+                if file is not None:
+                    file.close()
 
 
 def read_metrics(folder: PathLike) -> List[Dict[str, Any]]:
@@ -126,3 +149,12 @@ def plot_curves(folder: PathLike, title: str) -> Optional[Path]:
         figure.savefig(str(temporary), format='png')
     return path
 
+
+def _continued(path: Path) -> BinaryIO:
+    """`path`, opened to go on at its end; half a line that a killed process left is ended."""
+    file = open(path, 'a+b')
+    if file.tell():
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b'\n':
+            file.write(b'\n')
+    return file

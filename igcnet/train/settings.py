@@ -50,7 +50,10 @@ class RunSettings:
     kv_store : str
         'device' or 'local'.
     lowering : str
-        'stock' or 'blocked': how grouped convolutions are computed, see `igcnet.layers.lowering`.
+        'stock', 'blocked', 'native' or 'auto': how grouped convolutions are computed, see
+        `igcnet.layers.lowering`.
+    precision : str
+        'float32', 'bfloat16' or 'float16', see `igcnet.train.precision`.
     rand_seed : int, optional
         Seed of weights, order and augmentation; default: from the clock, and written down.
     log_dir, exp_name : str
@@ -59,10 +62,30 @@ class RunSettings:
         Steps between log lines.
     checkpoint_epochs : int, optional
         Epochs between checkpoints; default: an eighth of all.
+    checkpoint_steps : int
+        Steps of an epoch between checkpoints; 0: not by steps.
+    checkpoint_seconds : float
+        Seconds between checkpoints.
+    keep : int
+        Newest checkpoints that are kept, beside the best; 0: all.
+    on_nan : str
+        'stop' or 'rollback': what happens when the run diverges, see `igcnet.train.loop.Loop`.
+    loss_limit : float, optional
+        A mean loss of a step above it counts as diverged.
+    threads : int
+        Threads of the CPU kernels; 0: not written down. They decide the order of sums, and
+        thereby the last bits.
+    deterministic : bool
+        Use only what gives the same bits each time, and resume only where it does.
     model_prefix : str, optional
         Also write each checkpoint in the original's layout, below this prefix.
     load_model : str, optional
-        Parameter file to start from.
+        File with all weights to start from.
+    pretrained : str, optional
+        File with the weights to start from, but for the classifier, which is new.
+    freeze : tuple of str
+        Patterns of the names of parameters that stay as they are, see
+        `igcnet.train.parameter_groups.freeze`.
     """
 
     network: str
@@ -84,13 +107,23 @@ class RunSettings:
     cpus: int = 1
     kv_store: str = 'device'
     lowering: str = 'stock'
+    precision: str = 'float32'
     rand_seed: Optional[int] = None
     log_dir: str = './snapshot/'
     exp_name: str = 'exp'
     log_iters: int = 50
     checkpoint_epochs: Optional[int] = None
+    checkpoint_steps: int = 0
+    checkpoint_seconds: float = 600.0
+    keep: int = 3
+    on_nan: str = 'stop'
+    loss_limit: Optional[float] = None
+    threads: int = 0
+    deterministic: bool = False
     model_prefix: Optional[str] = None
     load_model: Optional[str] = None
+    pretrained: Optional[str] = None
+    freeze: Tuple[str, ...] = ()
 
     @property
     def run_name(self) -> str:
@@ -108,7 +141,7 @@ class RunSettings:
             given = {k: v for k, v in given.items() if k not in partitions}
         else:
             name = self.network
-        return name + ''.join('_%s%s' % (key, given[key]) for key in sorted(given))
+        return name + ''.join('_%s%s' % (key, _word(given[key])) for key in sorted(given))
 
     @property
     def folder_of_runs(self) -> Path:
@@ -130,10 +163,15 @@ class RunSettings:
         """Write ``config.yaml`` into `folder`, with `notes` (versions, counts) beside it."""
         import yaml
         values = {**asdict(self), 'recipe': self.recipe.as_dict()}
-        for key in ('mean_rgb', 'std_rgb'):
+        for key in ('mean_rgb', 'std_rgb', 'freeze'):
             values[key] = None if values[key] is None else list(values[key])
         write_text(Path(folder) / CONFIG,
                    yaml.safe_dump({'run': values, 'notes': notes}, sort_keys=False))
+
+
+def _word(value: Any) -> str:
+    """A setting in a file name; several numbers, of which YAML makes a list, with hyphens."""
+    return '-'.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def read_settings(folder: PathLike) -> RunSettings:
@@ -153,6 +191,7 @@ def read_settings(folder: PathLike) -> RunSettings:
         for key in ('mean_rgb', 'std_rgb'):
             if values.get(key) is not None:
                 values[key] = tuple(float(v) for v in values[key])
+        values['freeze'] = tuple(str(v) for v in values.get('freeze', ()))
         return RunSettings(**{**values, 'recipe': recipe})
     except OSError as problem:
         raise CheckpointError('%s: there is no run to resume (%s: %s)'

@@ -1,0 +1,10 @@
+"""One width of a slimmable network as an ordinary one; the same as ``igcnet cut``."""
+
+import sys
+from pathlib import Path
+
+if __name__ == '__main__':
+    # The repository instead of this folder, whose profile.py would hide the standard library's.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from igcnet.cli.cut import main
+    sys.exit(main())
