@@ -304,6 +304,8 @@ class Loop:
     def _validate(self, epoch: int, stop: StopRequest, prefix: str = '') -> Dict[str, float]:
         numbers: Dict[str, float] = {}
         for name in self.method.evaluations(self.reader, epoch):
+            # What a method has calibrated, each worker has from images of its own.
+            self.workers.average_statistics(self.net)
             numbers.update(self._evaluate(epoch, stop, prefix + name))
         return numbers
 
