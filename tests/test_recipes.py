@@ -1,12 +1,15 @@
 """Recipes: reading, checking, overriding."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from igcnet.data.augment import PRESETS
 from igcnet.errors import UsageError
-from igcnet.layers.init import find_initializer
-from igcnet.train.optimizer import find_rule, make_optimizer
+from igcnet.layers.init import INITIALIZERS, find_initializer
+from igcnet.train.methods import METHODS, find_method
+from igcnet.train.optimizer import RULES, find_rule, make_optimizer
 from igcnet.train.recipes import (
     Recipe,
     default_recipe,
@@ -14,7 +17,10 @@ from igcnet.train.recipes import (
     overrides,
     recipe_from_dict,
     recipe_names,
+    recipe_types,
 )
+
+REPO = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize('name', recipe_names())
@@ -169,6 +175,14 @@ def test_wrong_words_are_one_line(pair, message):
     assert str(caught.value).startswith('--set ') and '\n' not in str(caught.value)
     with pytest.raises(UsageError, match='given twice'):
         overrides(load_recipe('igc-cifar'), ['lr=1', 'lr=2'], '--set')
+
+
+def test_the_page_on_training_names_everything():
+    page = (REPO / 'docs' / 'training.md').read_text(encoding='utf-8')
+    find_method('plain')  # loads all
+    wanted = [*recipe_names(), *recipe_types(), *RULES, *INITIALIZERS, *METHODS,
+              *(name for rule in RULES.values() for name in rule.SETTINGS)]
+    assert [name for name in wanted if '`%s`' % name not in page] == []
 
 
 def test_unknown_name_lists_the_recipes():
