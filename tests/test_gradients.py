@@ -20,9 +20,10 @@ from igcnet.layers import Network
 from igcnet.layers.basic import Conv2D, Dense, Flatten, named_sequential
 from igcnet.train import checkpoint, gradients
 from igcnet.train.ema import WeightAverage
-from igcnet.train.loop import Interrupted, make_trainer
+from igcnet.train.loop import make_trainer
 from igcnet.train.methods import Place, find_method
 from igcnet.train.runlog import read_metrics
+from igcnet.train.stopping import Interrupted
 from igcnet.train.targets import cutmix, mixup, soft_targets, soften
 
 CONTEXTS = [[mx.cpu()], [mx.cpu(0), mx.cpu(1)]]

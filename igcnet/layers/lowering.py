@@ -93,8 +93,13 @@ def why_not_native(net: HybridBlock) -> Optional[str]:
     fixed = []
     net.apply(lambda block: fixed.append(getattr(block, 'use_running_statistics', False)))
     if any(fixed):
-        return 'the operators have no batch normalisation that keeps its statistics in training'
-    return 'the operators are for CPUs only' if on_gpu(net) else native.missing()
+        return 'its operators have no batch normalisation that keeps its statistics in training'
+    if on_gpu(net):
+        return 'its operators are for CPUs only'
+    amp = sys.modules.get('mxnet.contrib.amp.amp')
+    if amp is not None and amp._amp_initialized:
+        return 'its operators compute in float32 only'
+    return native.missing()
 
 
 @contextlib.contextmanager

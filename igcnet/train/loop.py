@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
 
@@ -11,7 +12,7 @@ import numpy as np
 from mxnet import gluon
 
 from igcnet.data.reader import EvalBatch
-from igcnet.errors import DivergedError
+from igcnet.errors import DivergedError, UsageError
 from igcnet.train import checkpoint
 from igcnet.train.distributed import ALONE, Alone
 from igcnet.train.ema import WeightAverage
@@ -27,7 +28,7 @@ from igcnet.train.recipes import Recipe
 from igcnet.train.run_folder import CHECKPOINTS, abandon_after, newest_whole, prune
 from igcnet.train.runlog import RunLog
 from igcnet.train.schedules import Scaled
-from igcnet.train.stopping import Interrupted, Leave, StopRequest
+from igcnet.train.stopping import Interrupted, Stopped, StopRequest
 
 ON_NAN = ('stop', 'rollback')
 MAX_ROLLBACKS = 5
@@ -64,7 +65,8 @@ class Loop:
         Position, seed and description; updated as the run goes.
     log : RunLog
     on_epoch, on_checkpoint : callable, optional
-        Called with the state after each epoch, and after each checkpoint at the end of one.
+        Called with the state after each epoch, and before each checkpoint at the end of one
+        that `checkpoint_epochs` asks for.
     log_iters : int
         Steps between two log lines.
     checkpoint_epochs, checkpoint_steps, checkpoint_seconds : int, int, float
@@ -100,6 +102,8 @@ class Loop:
                  loss_limit: Optional[float] = None,
                  stateful: Optional[Mapping[str, Any]] = None,
                  loss_scale: Optional[LossScale] = None, workers: Alone = ALONE):
+        if on_nan not in ON_NAN:
+            raise UsageError('on_nan=%s: must be one of %s' % (on_nan, ', '.join(ON_NAN)))
         self.net, self.contexts, self.trainer, self.recipe = net, contexts, trainer, recipe
         self.reader, self.validation, self.log = train_reader, validation, log
         self.on_epoch, self.on_checkpoint = on_epoch, on_checkpoint
@@ -240,7 +244,7 @@ class Loop:
                 if self.average is not None:
                     with self.average.applied():
                         numbers.update(self._validate(epoch, stop, 'ema_'))
-            except Leave:  # only now has the network the weights to save again
+            except Stopped:  # only now has the network the weights to save again
                 raise Interrupted(str(self.save())) from None
         log.metrics('epoch', position.update, **numbers)
         log.timing('epoch', position.update, epoch=epoch + 1, seconds=seconds,
@@ -264,8 +268,9 @@ class Loop:
 
     def _validate(self, epoch: int, stop: StopRequest, prefix: str = '') -> Dict[str, float]:
         numbers: Dict[str, float] = {}
-        for name in self.method.evaluations(self.reader, epoch):
-            numbers.update(self._evaluate(epoch, stop, prefix + name))
+        with closing(self.method.evaluations(self.reader, epoch)) as evaluations:
+            for name in evaluations:
+                numbers.update(self._evaluate(epoch, stop, prefix + name))
         return numbers
 
     def _evaluate(self, epoch: int, stop: StopRequest, name: str) -> Dict[str, float]:

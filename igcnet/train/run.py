@@ -47,6 +47,7 @@ from igcnet.train.run_folder import (
 )
 from igcnet.train.runlog import RunLog, plot_curves, read_metrics
 from igcnet.train.settings import RunSettings, settings_from_text
+from igcnet.train.tuning import fastest_lowering
 
 
 class Data(NamedTuple):
@@ -157,7 +158,7 @@ def train(settings: RunSettings, folder: Optional[Path] = None, load_epoch: int 
     ------
     IgcnetError
         Anything that a user can put right.
-    igcnet.train.loop.Interrupted
+    igcnet.train.stopping.Interrupted
         Stopped by a signal, after writing a checkpoint.
     """
     path: Optional[Path] = None
@@ -215,6 +216,12 @@ def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], lo
     if settings.precision == 'float16' and not find_method(recipe.method).SCALES_LOSS:
         raise UsageError('--precision float16: the method %s does not scale its loss'
                          % recipe.method)
+    lowering = settings.lowering
+    if settings.tune:
+        lowering = fastest_lowering(
+            settings.network, settings.network_settings,
+            -(-recipe.batch_size // (len(devices) * recipe.accumulate)), data.facts.data_shape,
+            devices[0])
     mx.random.seed(settings.rand_seed)
     net = get_model(settings.network, **settings.network_settings)
     for records in (data.train, data.validation):
@@ -230,7 +237,7 @@ def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], lo
                      new_classifier=bool(settings.pretrained))
     parameters = count_parameters(net)
     frozen = freeze(net, settings.freeze)
-    net.set_lowering(settings.lowering)
+    net.set_lowering(lowering)
     net.hybridize(static_alloc=True, static_shape=True)
     if settings.precision != 'float32':
         precision.check(net, data.facts.data_shape, settings.precision)

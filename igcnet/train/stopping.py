@@ -1,4 +1,4 @@
-"""Stopping a run when somebody asks for it."""
+"""Requests to stop: SIGINT and SIGTERM, heeded where a run can be resumed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class Interrupted(Exception):
     """Somebody asked the run to stop; it has written a checkpoint."""
 
 
-class Leave(Exception):
-    """What is going on is to be left, so that a checkpoint can be written."""
+class Stopped(Exception):
+    """Raised by `StopRequest.heed`."""
 
 
 class StopRequest:
@@ -36,9 +36,9 @@ class StopRequest:
         self._restore()
 
     def heed(self) -> None:
-        """Raise `Leave` if somebody has asked."""
+        """Raise `Stopped` if there was a request."""
         if self.requested:
-            raise Leave
+            raise Stopped
 
     def _handle(self, number, frame):
         self.requested = True
