@@ -1,5 +1,9 @@
 // The operators as MXNet sees them: shapes, types, and which arrays are what.
 #include <math.h>
+#include <stdint.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include <string>
 #include <unordered_map>
@@ -54,6 +58,18 @@ MXReturnValue float32_only(const Attributes&, std::vector<int>* in, std::vector<
   return mxnet::ext::MX_SUCCESS;
 }
 
+// Asks for pages of megabytes where a large array is about to be written: planes lie so far apart
+// that with small ones the processor looks up addresses all the time.
+void use_large_pages(const MXTensor& tensor) {
+#if defined(__linux__)
+  constexpr uintptr_t kPage = 2 << 20;
+  const uintptr_t start = reinterpret_cast<uintptr_t>(tensor.data_ptr);
+  const uintptr_t first = (start + 4095) / 4096 * 4096;
+  const uintptr_t end = (start + tensor.size() * sizeof(float)) / 4096 * 4096;
+  if (end > first + kPage) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
+#endif
+}
+
 void fill(MXTensor* tensor, float value) {
   float* to = tensor->data<float>();
   for (int64_t i = 0; i < tensor->size(); ++i) to[i] = value;
@@ -83,6 +99,7 @@ MXReturnValue to_lanes_shape(const Attributes&, Shapes* in, Shapes* out) {
 }
 
 MXReturnValue to_lanes_forward(const Attributes&, Tensors* in, Tensors* out, const OpResource&) {
+  use_large_pages((*out)[0]);
   kernels().to_lanes((*in)[0].shape[0], map_of((*out)[0]), (*in)[0].data<float>(),
                      (*out)[0].data<float>());
   fill(&(*out)[1], 0);
@@ -244,6 +261,7 @@ MXReturnValue convolution_forward(const Attributes& attributes, Tensors* in, Ten
     before.emplace_back(attributes, in->data() + kConvolutionInputs, nullptr);
     norm = before[0].norm;
   }
+  use_large_pages((*out)[kZ]);
   const bool moments = out->size() > 1;
   std::vector<double> mean(moments ? c.blocks * c.out.channels : 0), squares(mean.size());
   kernels().convolve(c, norm, (*in)[kX].data<float>(), (*in)[kWeight].data<float>(),
@@ -270,6 +288,7 @@ MXReturnValue convolution_backward(const Attributes& attributes, Tensors* in, Te
     norm = before[0].norm;
     gradient = before[0].gradient;
   }
+  use_large_pages((*out)[kX]);
   kernels().convolve_backward(planes.convolution, norm, given[kX].data<float>(),
                               given[kWeight].data<float>(), (*in)[kZ].data<float>(),
                               (*out)[kX].data<float>(), (*out)[kWeight].data<float>(), gradient);
@@ -298,6 +317,7 @@ MXReturnValue norm_forward(const Attributes& attributes, Tensors* in, Tensors* o
                            const OpResource&) {
   const BatchNorm given(attributes, in->data() + kFirstOfFive, nullptr);
   const size_t last = kFirstOfFive + kNormInputs;
+  use_large_pages((*out)[0]);
   const Map map = map_of((*in)[kNormZ]);
   const std::vector<int> planes = shuffled(map.channels, integer(attributes, "shuffle", 1));
   kernels().norm((*in)[kNormImages].shape[0], map, planes.data(), given.norm,
@@ -313,6 +333,8 @@ MXReturnValue norm_backward(const Attributes& attributes, Tensors* in, Tensors* 
   const BatchNorm norm(attributes, given + kFirstOfFive, results + kFirstOfFive);
   const bool residual = integer(attributes, "residual", 0);
   const int last = kFirstOfFive + kNormInputs;
+  use_large_pages(results[kNormZ]);
+  if (residual) use_large_pages(results[last]);
   const Map map = map_of(given[kNormZ]);
   const std::vector<int> planes = shuffled(map.channels, integer(attributes, "shuffle", 1));
   kernels().norm_backward(given[kNormImages].shape[0], map, planes.data(), norm.norm,
