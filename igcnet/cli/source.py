@@ -11,6 +11,8 @@ from igcnet.cli.common import Parser, positive_int
 from igcnet.cli.network_options import add_network_options, network_from
 from igcnet.errors import DataError, UsageError
 
+ONNX = '.onnx'
+
 
 class TrainedNetwork(NamedTuple):
     """A network ready to run, and how its images must be prepared.
@@ -39,48 +41,74 @@ class TrainedNetwork(NamedTuple):
 
 def add_source_options(parser: Parser) -> None:
     """Add the options that name a trained network and the devices to run it on."""
+    add_trained_options(parser)
+    device = parser.add_argument_group('devices')
+    device.add_argument('--batch-size', type=positive_int, default=64, metavar='N',
+                        help='images in a batch')
+    device.add_argument('--gpus', metavar='N,N,...', default='', help='GPU numbers, such as 0,1')
+    device.add_argument('--cpus', type=positive_int, default=1, metavar='N',
+                        help='number of CPU contexts')
+    add_threads_option(device)
+
+
+def add_threads_option(parser: argparse._ActionsContainer) -> None:
+    """Add ``--threads``, the argument of `igcnet._backend.set_threads`."""
+    parser.add_argument('--threads', type=positive_int, metavar='N',
+                        help='threads of the CPU kernels (default: OMP_NUM_THREADS, or all '
+                             'physical cores)')
+
+
+def add_trained_options(parser: Parser) -> None:
+    """Add the options that name a trained network."""
     add_network_options(parser, required=False)
     group = parser.add_argument_group(
-        'trained network', 'a checkpoint of ours: --params RUN, CHECKPOINT or FILE; one in the '
-        "original's layout, or an exported network: --symbol FILE --params FILE")
+        'trained network', 'a checkpoint of ours: --params RUN, CHECKPOINT or FILE; one of a '
+        "PyTorch original: --network NAME --params FILE; one in the MXNet original's layout, or an "
+        'exported network: --symbol FILE --params FILE, or --params FILE.onnx')
     group.add_argument('--params', metavar='PATH', required=True,
-                       help='parameter file, checkpoint folder, or folder of a run (its newest '
-                            'checkpoint)')
+                       help='parameter file, checkpoint folder, folder of a run (its newest '
+                            "checkpoint), or checkpoint of a PyTorch original; that one's code is "
+                            'not executed')
     group.add_argument('--symbol', metavar='FILE',
                        help='symbol file of the graph, instead of --network')
     group.add_argument('--dataset', metavar='NAME',
                        help='take mean, deviation and input size from this data set (default: '
                             'what the checkpoint or its manifest says, else the named '
                             "configuration's)")
-    group.add_argument('--batch-size', type=positive_int, default=64, metavar='N',
-                       help='images in a batch')
-    device = parser.add_argument_group('devices')
-    device.add_argument('--gpus', metavar='N,N,...', default='', help='GPU numbers, such as 0,1')
-    device.add_argument('--cpus', type=positive_int, default=1, metavar='N',
-                        help='number of CPU contexts')
-    device.add_argument('--threads', type=positive_int, metavar='N',
-                        help='threads of the CPU kernels (default: OMP_NUM_THREADS, or all '
-                             'physical cores)')
 
 
-def load_source(args: argparse.Namespace, contexts) -> TrainedNetwork:
+def load_source(args: argparse.Namespace, contexts, as_it_is: bool = False) -> TrainedNetwork:
     """The network that the options name, loaded on `contexts`.
+
+    Parameters
+    ----------
+    as_it_is : bool
+        Leave the graph of an exported network as it is in the file, where it would otherwise be
+        put together for the runtime that it was made for.
 
     Raises
     ------
     UsageError, CheckpointError
         Options that do not go together, or files that do not fit.
     """
-    found = (_from_symbol if args.symbol else _from_network)(args, contexts)
+    if args.params.endswith(ONNX):
+        if as_it_is:
+            raise UsageError('--params %s: an ONNX file is written, not read, here; give the '
+                             'network that it was made of' % args.params)
+        found = _from_onnx(args)
+    else:
+        found = (_from_symbol(args, contexts, as_it_is) if args.symbol
+                 else _from_network(args, contexts))
     if args.dataset:
         from igcnet.data.datasets import find_dataset
         found = found._replace(preprocessing=find_dataset(args.dataset).preprocessing())
     return found
 
 
-def _from_symbol(args, contexts) -> TrainedNetwork:
+def _from_symbol(args, contexts, as_it_is) -> TrainedNetwork:
     from igcnet.convert import load_network, read_graph, recognise
     from igcnet.deploy.export import preprocessing_from, read_manifest
+    from igcnet.deploy.optimized_files import fuse
     from igcnet.registry import get_spec
     if args.network:
         raise UsageError('--network %s: the graph is given by --symbol already; give one of them'
@@ -88,19 +116,42 @@ def _from_symbol(args, contexts) -> TrainedNetwork:
     net = load_network(symbol=args.symbol, params=args.params, ctx=contexts)
     manifest = read_manifest(args.symbol, args.params)
     if manifest is not None:
-        names = manifest.get('classes')
-        return TrainedNetwork(net, preprocessing_from(manifest.get('preprocessing'), args.symbol),
-                              _names(names), '%s' % manifest.get('network'))
+        preprocessing = preprocessing_from(manifest.get('preprocessing'), args.symbol)
+        if (manifest.get('runner') == 'mxnet-fused' and not as_it_is
+                and contexts[0].device_type == 'cpu'):
+            fuse(net, preprocessing.input_size)
+        return _described(net, preprocessing, manifest)
     known = recognise(read_graph(args.symbol))
     preprocessing = None if known is None else get_spec(known[0]).preprocessing
     return TrainedNetwork(net, preprocessing, None, args.symbol if known is None else '%s %s' % (
-        known[0], ', '.join('%s=%s' % item for item in known[1].items())))
+        known[0], ', '.join('%s=%s' % item for item in known[1].items())), *(known or ()))
+
+
+def _from_onnx(args) -> TrainedNetwork:
+    from igcnet.deploy.export import preprocessing_from
+    from igcnet.deploy.optimized_files import load_onnx
+    if args.network or args.symbol:
+        raise UsageError('--params %s: this is a whole network; leave out --network and --symbol'
+                         % args.params)
+    net = load_onnx(args.params)
+    if net.manifest is None:
+        return TrainedNetwork(net, None, None, args.params)
+    return _described(net, preprocessing_from(net.manifest.get('preprocessing'), args.params),
+                      net.manifest)
+
+
+def _described(net: Any, preprocessing: Any, manifest: Dict[str, Any]) -> TrainedNetwork:
+    name, settings = manifest.get('network'), manifest.get('settings')
+    return TrainedNetwork(net, preprocessing, _names(manifest.get('classes')), '%s' % name,
+                          name if isinstance(name, str) else None,
+                          settings if isinstance(settings, dict) else None)
 
 
 def _from_network(args, contexts) -> TrainedNetwork:
     from igcnet.convert import load_network
+    from igcnet.convert.torch_convert import family_of, load_torch
     from igcnet.deploy.export import preprocessing_from
-    from igcnet.registry import get_spec
+    from igcnet.registry import get_model, get_spec
     from igcnet.train.checkpoint import STATE, WEIGHTS, read_state
     path = checkpoint_folder(Path(args.params))
     if path is None:
@@ -110,7 +161,11 @@ def _from_network(args, contexts) -> TrainedNetwork:
                              % args.params)
         width = _width_to_run_at(args, args.network)
         spec, settings = network_from(args)
-        net = load_network(params=args.params, network=spec.name, ctx=contexts, **settings)
+        if _is_torch_file(args.params):
+            net = get_model(spec.name, **settings)
+            load_torch(net, family_of(spec), args.params, ctx=contexts)
+        else:
+            net = load_network(params=args.params, network=spec.name, ctx=contexts, **settings)
         return _at_width(TrainedNetwork(net, spec.preprocessing, None, spec.name, spec.name,
                                         settings), width)
     state = read_state(path)
@@ -131,6 +186,17 @@ def _from_network(args, contexts) -> TrainedNetwork:
                                                             str(path / STATE)),
                                     _names(state.classes), '%s, checkpoint %s' % (name, path),
                                     name, settings), width)
+
+
+def _is_torch_file(path: str) -> bool:
+    """Whether a file begins as the archives or pickles of PyTorch do."""
+    from igcnet.convert.torch_file import ZIP_START
+    try:
+        with open(path, 'rb') as file:
+            start = file.read(4)
+    except OSError:
+        return False  # the reader of parameter files says what is wrong
+    return start == ZIP_START or start[:1] == b'\x80'
 
 
 def _width_to_run_at(args, network: str) -> Optional[float]:
