@@ -209,6 +209,27 @@ def test_several_devices():
         np.testing.assert_array_equal(*(array.asnumpy() for array in arrays))
 
 
+@needs_library
+@pytest.mark.parametrize('kernel', [5, 7])
+def test_other_kernels_are_computed_by_stock_operators(kernel):
+    """As in the stem for large images."""
+    assert_same_function(conv_unit(3, 8, kernel, 2, 1), (3, 3, 9, 9))
+
+
+@needs_library
+def test_a_network_for_large_images():
+    net = filled(lambda: igcnet.get_model('resnet_igc_imgnet_d18', primary_partition=4,
+                                          secondary_partition=2, classes=5))
+    net.hybridize()
+    x = mx.nd.random.normal(shape=(2, 3, 224, 224))
+    stock = net(x).asnumpy()
+    for lowering in ('native', 'auto'):
+        net.set_lowering(lowering)
+        found = net(x).asnumpy()
+        assert np.abs(found - stock).max() < 1e-4 * np.abs(stock).max()
+        assert (found != stock).any()
+
+
 NETWORKS = [('plain_igc', dict(depth=8, primary_partition=6, secondary_partition=2)),
             ('resnet_igc', dict(depth=8, primary_partition=4, secondary_partition=3)),
             ('igcv2', dict(depth=5, channels=16, classes=10))]
