@@ -32,7 +32,7 @@ MAY_IMPORT = {
     'data': NETWORKS | {'data'},
     'profiling': NETWORKS | {'profiling'},
     'convert': NETWORKS | {'convert'},
-    'deploy': NETWORKS | {'convert', 'deploy'},
+    'deploy': NETWORKS | {'convert', 'deploy', 'profiling'},
     # A run reads records, keeps its checkpoints as parameter files and ends in an export.
     'train': NETWORKS | {'convert', 'data', 'deploy', 'launch', 'profiling', 'train'},
     'launch': BASE | {'launch'},

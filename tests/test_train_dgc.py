@@ -21,9 +21,9 @@ from igcnet.errors import UsageError
 from igcnet.layers.dynamic import inactive_count
 from igcnet.train import checkpoint
 from igcnet.train.dgc import DynamicGroups
-from igcnet.train.loop import Interrupted
 from igcnet.train.methods import Place
 from igcnet.train.recipes import Recipe
+from igcnet.train.stopping import Interrupted
 
 SMALL = dict(stages='1-1-1', growth='4-8-8', heads=2, squeeze_rate=4)
 DYNAMIC = RECIPE.override(method='dgc', num_epochs=4)

@@ -61,8 +61,8 @@ def _main(argv: Optional[List[str]]) -> int:
     devices = contexts(args.gpus, args.cpus)
     found = load_source(args, devices)
     if found.preprocessing is None:
-        raise UsageError('--symbol %s: its preprocessing is unknown; name the data set with '
-                         '--dataset' % args.symbol)
+        raise UsageError('%s: its preprocessing is unknown; name the data set with '
+                         '--dataset' % found.description)
     _prepare_width(args, found)
     data = labelled_folder(args.data, args.labels) if args.labels else args.data
     reader = EvalReader(data, args.batch_size, found.preprocessing, classes=found.classes)

@@ -20,6 +20,8 @@ COMMANDS = {
     'launch': 'run a command as the workers of a distributed job',
     'evaluate': 'accuracy of a trained network on a record file or image folder',
     'predict': 'the most probable classes of images',
+    'export': 'a trained network as the fastest files for inference on a CPU',
+    'bench': 'speed of a network in our forms and in those of others',
     'dgc': 'what dynamic group convolutions choose, and their static form',
     'query_table': 'a slimmable network at every width and resolution; the best for each budget',
     'cut': 'one width of a slimmable network as an ordinary exported network',

@@ -65,8 +65,8 @@ def _main(argv: Optional[List[str]]) -> int:
 def _classify_images(args, found, devices) -> Tuple[List[str], np.ndarray]:
     from igcnet.data.reader import EvalReader
     if found.preprocessing is None:
-        raise UsageError('--symbol %s: its preprocessing is unknown; name the data set with '
-                         '--dataset, or give an .npz file' % args.symbol)
+        raise UsageError('%s: its preprocessing is unknown; name the data set with '
+                         '--dataset, or give an .npz file' % found.description)
     reader = EvalReader(_images(args.inputs), args.batch_size, found.preprocessing)
     logits = _run(found, (batch.images for batch in reader), devices, args.inputs[0])
     return [reader.source.name(position) for position in range(len(reader))], logits

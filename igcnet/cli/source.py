@@ -11,6 +11,8 @@ from igcnet.cli.common import Parser, positive_int
 from igcnet.cli.network_options import add_network_options, network_from
 from igcnet.errors import DataError, UsageError
 
+ONNX = '.onnx'
+
 
 class TrainedNetwork(NamedTuple):
     """A network ready to run, and how its images must be prepared.
@@ -39,11 +41,30 @@ class TrainedNetwork(NamedTuple):
 
 def add_source_options(parser: Parser) -> None:
     """Add the options that name a trained network and the devices to run it on."""
+    add_trained_options(parser)
+    device = parser.add_argument_group('devices')
+    device.add_argument('--batch-size', type=positive_int, default=64, metavar='N',
+                        help='images in a batch')
+    device.add_argument('--gpus', metavar='N,N,...', default='', help='GPU numbers, such as 0,1')
+    device.add_argument('--cpus', type=positive_int, default=1, metavar='N',
+                        help='number of CPU contexts')
+    add_threads_option(device)
+
+
+def add_threads_option(parser: argparse._ActionsContainer) -> None:
+    """Add ``--threads``, the argument of `igcnet._backend.set_threads`."""
+    parser.add_argument('--threads', type=positive_int, metavar='N',
+                        help='threads of the CPU kernels (default: OMP_NUM_THREADS, or all '
+                             'physical cores)')
+
+
+def add_trained_options(parser: Parser) -> None:
+    """Add the options that name a trained network."""
     add_network_options(parser, required=False)
     group = parser.add_argument_group(
         'trained network', 'a checkpoint of ours: --params RUN, CHECKPOINT or FILE; one of a '
         "PyTorch original: --network NAME --params FILE; one in the MXNet original's layout, or an "
-        'exported network: --symbol FILE --params FILE')
+        'exported network: --symbol FILE --params FILE, or --params FILE.onnx')
     group.add_argument('--params', metavar='PATH', required=True,
                        help='parameter file, checkpoint folder, folder of a run (its newest '
                             "checkpoint), or checkpoint of a PyTorch original; that one's code is "
@@ -54,35 +75,40 @@ def add_source_options(parser: Parser) -> None:
                        help='take mean, deviation and input size from this data set (default: '
                             'what the checkpoint or its manifest says, else the named '
                             "configuration's)")
-    group.add_argument('--batch-size', type=positive_int, default=64, metavar='N',
-                       help='images in a batch')
-    device = parser.add_argument_group('devices')
-    device.add_argument('--gpus', metavar='N,N,...', default='', help='GPU numbers, such as 0,1')
-    device.add_argument('--cpus', type=positive_int, default=1, metavar='N',
-                        help='number of CPU contexts')
-    device.add_argument('--threads', type=positive_int, metavar='N',
-                        help='threads of the CPU kernels (default: OMP_NUM_THREADS, or all '
-                             'physical cores)')
 
 
-def load_source(args: argparse.Namespace, contexts) -> TrainedNetwork:
+def load_source(args: argparse.Namespace, contexts, as_it_is: bool = False) -> TrainedNetwork:
     """The network that the options name, loaded on `contexts`.
+
+    Parameters
+    ----------
+    as_it_is : bool
+        Leave the graph of an exported network as it is in the file, where it would otherwise be
+        put together for the runtime that it was made for.
 
     Raises
     ------
     UsageError, CheckpointError
         Options that do not go together, or files that do not fit.
     """
-    found = (_from_symbol if args.symbol else _from_network)(args, contexts)
+    if args.params.endswith(ONNX):
+        if as_it_is:
+            raise UsageError('--params %s: an ONNX file is written, not read, here; give the '
+                             'network that it was made of' % args.params)
+        found = _from_onnx(args)
+    else:
+        found = (_from_symbol(args, contexts, as_it_is) if args.symbol
+                 else _from_network(args, contexts))
     if args.dataset:
         from igcnet.data.datasets import find_dataset
         found = found._replace(preprocessing=find_dataset(args.dataset).preprocessing())
     return found
 
 
-def _from_symbol(args, contexts) -> TrainedNetwork:
+def _from_symbol(args, contexts, as_it_is) -> TrainedNetwork:
     from igcnet.convert import load_network, read_graph, recognise
     from igcnet.deploy.export import preprocessing_from, read_manifest
+    from igcnet.deploy.optimized_files import fuse
     from igcnet.registry import get_spec
     if args.network:
         raise UsageError('--network %s: the graph is given by --symbol already; give one of them'
@@ -90,13 +116,35 @@ def _from_symbol(args, contexts) -> TrainedNetwork:
     net = load_network(symbol=args.symbol, params=args.params, ctx=contexts)
     manifest = read_manifest(args.symbol, args.params)
     if manifest is not None:
-        names = manifest.get('classes')
-        return TrainedNetwork(net, preprocessing_from(manifest.get('preprocessing'), args.symbol),
-                              _names(names), '%s' % manifest.get('network'))
+        preprocessing = preprocessing_from(manifest.get('preprocessing'), args.symbol)
+        if (manifest.get('runner') == 'mxnet-fused' and not as_it_is
+                and contexts[0].device_type == 'cpu'):
+            fuse(net, preprocessing.input_size)
+        return _described(net, preprocessing, manifest)
     known = recognise(read_graph(args.symbol))
     preprocessing = None if known is None else get_spec(known[0]).preprocessing
     return TrainedNetwork(net, preprocessing, None, args.symbol if known is None else '%s %s' % (
-        known[0], ', '.join('%s=%s' % item for item in known[1].items())))
+        known[0], ', '.join('%s=%s' % item for item in known[1].items())), *(known or ()))
+
+
+def _from_onnx(args) -> TrainedNetwork:
+    from igcnet.deploy.export import preprocessing_from
+    from igcnet.deploy.optimized_files import load_onnx
+    if args.network or args.symbol:
+        raise UsageError('--params %s: this is a whole network; leave out --network and --symbol'
+                         % args.params)
+    net = load_onnx(args.params)
+    if net.manifest is None:
+        return TrainedNetwork(net, None, None, args.params)
+    return _described(net, preprocessing_from(net.manifest.get('preprocessing'), args.params),
+                      net.manifest)
+
+
+def _described(net: Any, preprocessing: Any, manifest: Dict[str, Any]) -> TrainedNetwork:
+    name, settings = manifest.get('network'), manifest.get('settings')
+    return TrainedNetwork(net, preprocessing, _names(manifest.get('classes')), '%s' % name,
+                          name if isinstance(name, str) else None,
+                          settings if isinstance(settings, dict) else None)
 
 
 def _from_network(args, contexts) -> TrainedNetwork:

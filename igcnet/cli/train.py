@@ -19,6 +19,7 @@ from igcnet.cli.common import (
     positive_int,
     run,
     seed,
+    while_importing,
     words,
 )
 from igcnet.cli.network_options import add_network_options, network_from
@@ -119,6 +120,9 @@ def build_parser() -> Parser:
                              "are narrow; 'native' is C++ for CPUs (python -m "
                              "igcnet.native.build); 'auto' is the fastest for each layer "
                              '(default: stock)')
+    device.add_argument('--tune', action='store_true',
+                        help='measure all lowerings on this network and batch first, and take the '
+                             'fastest; measured once, and remembered for this machine')
     device.add_argument('--precision', choices=('float32', 'bfloat16', 'float16'),
                         help='bfloat16 on the CPU or float16 on GPUs, by MXNet\'s AMP; weights '
                              'stay float32 (default: float32)')
@@ -185,10 +189,11 @@ def _main(argv: Optional[List[str]]) -> int:
     given['threads'] = set_threads(given.get('threads') or
                                    (read_settings(resume).threads
                                     if resume and not in_a_job() else 0))
-    from igcnet.train import run as training
-    from igcnet.train.distributed import connect
-    from igcnet.train.loop import Interrupted
-    from igcnet.train.run_folder import newest_run_folder
+    with while_importing():
+        from igcnet.train import run as training
+        from igcnet.train.distributed import connect
+        from igcnet.train.run_folder import newest_run_folder
+        from igcnet.train.stopping import Interrupted
 
     workers = connect(given.get('kv_store'))
     folder = settings = None
@@ -254,6 +259,10 @@ def _changed(settings, given: Dict[str, Any]):
         raise UsageError('--load-model and --pretrained exclude each other')
     if values.get('fb_mean') and values.get('dataset', settings.dataset) != 'imagenet':
         raise UsageError('--fb-mean goes with --dataset imagenet only')
+    if values.get('tune') and 'lowering' in values:
+        raise UsageError('--tune chooses the lowering: leave --lowering out')
+    if 'lowering' in values:
+        values['tune'] = False  # of the run that is resumed
     if 'lr_epoch_step' in values and 'lr_steps' in values:
         raise UsageError('--lr-steps and --lr-epoch-step exclude each other')
     if 'aug_type' in values and 'augmentation' in values:

@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 import numpy as np
 
 from igcnet.convert.operators import effective_attributes
+from igcnet.convert.original import INPUT
 from igcnet.convert.symbol_json import Graph
 from igcnet.errors import UsageError
 
@@ -33,28 +34,61 @@ def run_twin(graph: Graph, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     UsageError
         PyTorch is not installed, or the graph has an operator that is not translated.
     """
+    torch = _import_torch()
+    run = twin(graph, {name: np.array(array, np.float64) for name, array in arrays.items()
+                       if name != INPUT})
+    with torch.no_grad():
+        return run(torch.from_numpy(np.array(arrays[INPUT], np.float64))).numpy()
+
+
+def twin(graph: Graph, arrays: Mapping[str, np.ndarray],
+         arrange: Callable[[Any], Any] = lambda tensor: tensor) -> Callable[[Any], Any]:
+    """`graph` as a function of PyTorch tensors: its first output of its input ``data``.
+
+    Parameters
+    ----------
+    arrays : mapping
+        Value of every other variable of the graph by name, in the type to compute in.
+    arrange : callable
+        Of the tensor of each parameter: puts it into another memory format, say.
+
+    Raises
+    ------
+    UsageError
+        As `run_twin`.
+    """
+    torch = _import_torch()
+    operators = torch_operators(torch)
+    unknown = sorted({node.op for node in graph.nodes if not node.is_variable} - set(operators))
+    if unknown:
+        raise UsageError('PyTorch cannot compute this network here: %s is not translated'
+                         % ', '.join(unknown))
+    values = [arrange(torch.from_numpy(np.ascontiguousarray(arrays[node.name])))
+              if node.is_variable and node.name != INPUT else None for node in graph.nodes]
+    steps = [(index, operators[node.op], node.inputs,
+              effective_attributes(node.op, node.attributes))
+             for index, node in enumerate(graph.nodes) if not node.is_variable]
+    data = [node.name for node in graph.nodes].index(INPUT)
+    head, head_output = graph.heads[0]
+
+    def run(images):
+        results = [[value] for value in values]
+        results[data] = [images]
+        for index, operator, inputs, attributes in steps:
+            found = operator([results[source][output] for source, output in inputs], attributes)
+            results[index] = list(found) if isinstance(found, (list, tuple)) else [found]
+        return results[head][head_output]
+    return run
+
+
+def _import_torch() -> Any:
     try:
         import torch
     except ImportError:
         raise UsageError('a comparison on random input computes the network by PyTorch too, which '
                          'is not installed: pip install torch, or give a file of inputs and '
                          'outputs') from None
-    operators = torch_operators(torch)
-    unknown = sorted({node.op for node in graph.nodes if not node.is_variable} - set(operators))
-    if unknown:
-        raise UsageError('PyTorch cannot compute this network here: %s is not translated'
-                         % ', '.join(unknown))
-    results: List[List[Any]] = []
-    with torch.no_grad():
-        for node in graph.nodes:
-            if node.is_variable:
-                found = torch.from_numpy(np.array(arrays[node.name], np.float64))
-            else:
-                inputs = [results[index][output] for index, output in node.inputs]
-                found = operators[node.op](inputs, effective_attributes(node.op, node.attributes))
-            results.append(list(found) if isinstance(found, (list, tuple)) else [found])
-    index, output = graph.heads[0]
-    return results[index][output].numpy()
+    return torch
 
 
 def torch_operators(torch: Any, training: bool = False

@@ -6,7 +6,7 @@ import hashlib
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import igcnet
 from igcnet.convert import checkpoint_arrays, to_graph, write_graph, write_ndarrays
@@ -14,6 +14,7 @@ from igcnet.errors import CheckpointError
 from igcnet.files import PathLike, read_json, write_json
 from igcnet.registry import Preprocessing
 
+MANIFEST_FORMAT = 'igcnet exported network'
 MANIFEST_VERSION = 1
 
 
@@ -45,16 +46,26 @@ def export(net, prefix: PathLike, preprocessing: Preprocessing, network: str,
     graph = to_graph(net, head=False)
     write_ndarrays(params, checkpoint_arrays(net, graph))
     write_graph(symbol, graph)
-    write_json(manifest, {
-        'format': 'igcnet exported network', 'version': MANIFEST_VERSION,
-        'igcnet': igcnet.__version__, 'network': network, 'settings': settings,
-        'input': {'name': 'data', 'shape': ['N', 3, net.input_size, net.input_size],
-                  'colour_order': 'RGB'},
-        'preprocessing': asdict(preprocessing), 'classes': classes,
-        'figures': figures or {},
-        'sha256': {path.name: sha256(path) for path in (symbol, params)},
-    })
+    facts = manifest_facts(preprocessing, network, settings, net.input_size, classes, figures)
+    write_manifest(manifest, facts, (symbol, params))
     return symbol, params, manifest
+
+
+def manifest_facts(preprocessing: Preprocessing, network: str, settings: Dict[str, Any],
+                   input_size: int, classes: Optional[List[str]] = None,
+                   figures: Optional[Dict[str, float]] = None) -> Dict[str, Any]:
+    """What a manifest says, but for the checksums; see `export`."""
+    return {
+        'format': MANIFEST_FORMAT, 'version': MANIFEST_VERSION,
+        'igcnet': igcnet.__version__, 'network': network, 'settings': settings,
+        'input': {'name': 'data', 'shape': ['N', 3, input_size, input_size],
+                  'colour_order': 'RGB'},
+        'preprocessing': asdict(preprocessing), 'classes': classes, 'figures': figures or {}}
+
+
+def write_manifest(path: Path, facts: Dict[str, Any], files: Sequence[Path]) -> None:
+    """Write a manifest with the checksums of the files that it travels with."""
+    write_json(path, {**facts, 'sha256': {file.name: sha256(file) for file in files}})
 
 
 def exported_paths(prefix: PathLike) -> Tuple[Path, Path, Path]:

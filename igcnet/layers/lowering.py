@@ -90,7 +90,16 @@ def on_gpu(net: HybridBlock) -> bool:
 
 def why_not_native(net: HybridBlock) -> Optional[str]:
     """Why the lowering 'native' cannot be had, in one line; None when it can."""
-    return 'the operators are for CPUs only' if on_gpu(net) else native.missing()
+    fixed = []
+    net.apply(lambda block: fixed.append(getattr(block, 'use_running_statistics', False)))
+    if any(fixed):
+        return 'its operators have no batch normalisation that keeps its statistics in training'
+    if on_gpu(net):
+        return 'its operators are for CPUs only'
+    amp = sys.modules.get('mxnet.contrib.amp.amp')
+    if amp is not None and amp._amp_initialized:
+        return 'its operators compute in float32 only'
+    return native.missing()
 
 
 @contextlib.contextmanager

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
 
@@ -12,7 +12,7 @@ import numpy as np
 from mxnet import gluon
 
 from igcnet.data.reader import EvalBatch
-from igcnet.errors import DivergedError
+from igcnet.errors import DivergedError, UsageError
 from igcnet.train import checkpoint
 from igcnet.train.distributed import ALONE, Alone
 from igcnet.train.ema import WeightAverage
@@ -28,48 +28,10 @@ from igcnet.train.recipes import Recipe
 from igcnet.train.run_folder import CHECKPOINTS, abandon_after, newest_whole, prune
 from igcnet.train.runlog import RunLog
 from igcnet.train.schedules import Scaled
+from igcnet.train.stopping import Interrupted, Stopped, StopRequest
 
 ON_NAN = ('stop', 'rollback')
 MAX_ROLLBACKS = 5
-
-
-class Interrupted(Exception):
-    """Somebody asked the run to stop; it has written a checkpoint."""
-
-
-class _Leave(Exception):
-    """An evaluation has been asked to stop."""
-
-
-class StopRequest:
-    """Remembers SIGINT and SIGTERM while a run is in a ``with`` block.
-
-    The first one lets the present step finish; a second one ends the program at once.
-    """
-
-    def __init__(self):
-        self.requested = False
-        self._old: Dict[int, Any] = {}
-
-    def __enter__(self):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._old[number] = signal.signal(number, self._handle)
-            except ValueError:  # not the main thread: the caller stops us in another way
-                break
-        return self
-
-    def __exit__(self, *exception):
-        self._restore()
-
-    def _handle(self, number, frame):
-        self.requested = True
-        self._restore()
-
-    def _restore(self):
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-        self._old = {}
 
 
 def make_trainer(net, recipe: Recipe, schedule, kv_store: str,
@@ -103,7 +65,8 @@ class Loop:
         Position, seed and description; updated as the run goes.
     log : RunLog
     on_epoch, on_checkpoint : callable, optional
-        Called with the state after each epoch, and after each checkpoint at the end of one.
+        Called with the state after each epoch, and before each checkpoint at the end of one
+        that `checkpoint_epochs` asks for.
     log_iters : int
         Steps between two log lines.
     checkpoint_epochs, checkpoint_steps, checkpoint_seconds : int, int, float
@@ -139,6 +102,8 @@ class Loop:
                  loss_limit: Optional[float] = None,
                  stateful: Optional[Mapping[str, Any]] = None,
                  loss_scale: Optional[LossScale] = None, workers: Alone = ALONE):
+        if on_nan not in ON_NAN:
+            raise UsageError('on_nan=%s: must be one of %s' % (on_nan, ', '.join(ON_NAN)))
         self.net, self.contexts, self.trainer, self.recipe = net, contexts, trainer, recipe
         self.reader, self.validation, self.log = train_reader, validation, log
         self.on_epoch, self.on_checkpoint = on_epoch, on_checkpoint
@@ -270,7 +235,7 @@ class Loop:
         self._log_devices(meter, seconds)
         workers.synchronise(self.net, self.trainer)
         trained, = workers.total(self.epoch_scores)
-        rate = self.trainer.learning_rate if position.update else self.recipe.lr
+        rate = self.trainer.learning_rate if position.update else self.recipe.rate
         numbers: Dict[str, Any] = {'epoch': epoch + 1, 'lr': float(rate)}
         numbers.update(('train_' + k, v) for k, v in trained.means().items())
         if self.validation is not None:
@@ -279,7 +244,7 @@ class Loop:
                 if self.average is not None:
                     with self.average.applied():
                         numbers.update(self._validate(epoch, stop, 'ema_'))
-            except _Leave:  # only now has the network the weights to save again
+            except Stopped:  # only now has the network the weights to save again
                 raise Interrupted(str(self.save())) from None
         log.metrics('epoch', position.update, **numbers)
         log.timing('epoch', position.update, epoch=epoch + 1, seconds=seconds,
@@ -303,15 +268,18 @@ class Loop:
 
     def _validate(self, epoch: int, stop: StopRequest, prefix: str = '') -> Dict[str, float]:
         numbers: Dict[str, float] = {}
-        for name in self.method.evaluations(self.reader, epoch):
-            numbers.update(self._evaluate(epoch, stop, prefix + name))
+        with closing(self.method.evaluations(self.reader, epoch)) as evaluations:
+            for name in evaluations:
+                # What a method has calibrated, each worker has from images of its own.
+                self.workers.average_statistics(self.net)
+                numbers.update(self._evaluate(epoch, stop, prefix + name))
         return numbers
 
     def _evaluate(self, epoch: int, stop: StopRequest, name: str) -> Dict[str, float]:
         # Where several workers evaluate, none may leave before the others.
         scores, = self.workers.total(evaluate(
             self.net, self.validation, self.contexts,
-            lambda *batch: _leave_if(stop) if self.workers.size == 1 else None))
+            lambda *batch: stop.heed() if self.workers.size == 1 else None))
         means = scores.means()
         for text, key in (('cross-entropy', 'loss'), ('accuracy', 'top1'),
                           ('top_k_accuracy_5', 'top5')):
@@ -385,12 +353,6 @@ class Loop:
         self.log.line('%s; rolled back to "%s", learning rate times %g from here on (%d of %d)'
                       % (problem, path, 0.5 ** state.rollbacks, state.rollbacks, MAX_ROLLBACKS))
         self.log.metrics('rollback', state.position.update, rollbacks=state.rollbacks)
-
-
-def _leave_if(stop: StopRequest) -> None:
-    """Heed a request to stop behind the last step of an epoch."""
-    if stop.requested:
-        raise _Leave
 
 
 def _mix(*numbers: int) -> int:

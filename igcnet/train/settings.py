@@ -54,6 +54,8 @@ class RunSettings:
     lowering : str
         'stock', 'blocked', 'native' or 'auto': how grouped convolutions are computed, see
         `igcnet.layers.lowering`.
+    tune : bool
+        Measure the lowerings first, once on each machine, and take the fastest.
     precision : str
         'float32', 'bfloat16' or 'float16', see `igcnet.train.precision`.
     rand_seed : int, optional
@@ -111,6 +113,7 @@ class RunSettings:
     gc_type: str = 'none'
     gc_threshold: float = 0.5
     lowering: str = 'stock'
+    tune: bool = False
     precision: str = 'float32'
     rand_seed: Optional[int] = None
     log_dir: str = './snapshot/'

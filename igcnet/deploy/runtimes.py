@@ -1,0 +1,115 @@
+"""Running a model: MXNet and ONNX Runtime.
+
+A runner is a function from images (N, channels, height, width) to logits (N, classes), both
+float32 numpy arrays.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import warnings
+from typing import Any, Callable, Dict
+
+import mxnet as mx
+import numpy as np
+from mxnet.gluon import SymbolBlock
+
+from igcnet.convert import expand
+from igcnet.convert.original import INPUT
+from igcnet.convert.symbol_json import to_mxnet
+from igcnet.deploy.model import Model
+from igcnet.deploy.onnx_form import to_onnx
+from igcnet.errors import UsageError
+
+Runner = Callable[[np.ndarray], np.ndarray]
+FUSION = 'MKLDNN'
+
+
+def thread_count() -> int:
+    """Threads that MXNet computes with, and so the others too."""
+    given = os.environ.get('OMP_NUM_THREADS', '')
+    return int(given) if given.isdigit() and int(given) else os.cpu_count() or 1
+
+
+def mxnet_runner(model: Model, fused: bool = True) -> Runner:
+    """Compute `model` by MXNet on the CPU, with its oneDNN subgraphs if `fused`."""
+    return block_runner(to_block(model), fused)
+
+
+def to_block(model: Model) -> SymbolBlock:
+    """A model as a Gluon block with parameters on the CPU."""
+    with warnings.catch_warnings():
+        # It wants a type for the input, but takes float32 for everything without one.
+        warnings.simplefilter('ignore', UserWarning)
+        block = SymbolBlock(to_mxnet(expand(model.graph)), mx.sym.var(INPUT))
+    for name, parameter in block.collect_params().items():
+        parameter.shape = model.arrays[name].shape
+        parameter.initialize(ctx=mx.cpu())
+        parameter.set_data(mx.nd.array(model.arrays[name]))
+    return block
+
+
+def block_runner(block: Any, fused: bool = True) -> Runner:
+    """Compute a Gluon block by MXNet on the CPU, as `mxnet_runner`."""
+    ready = []
+
+    def run(images: np.ndarray) -> np.ndarray:
+        x = mx.nd.array(images)
+        if not ready:
+            block.hybridize(static_alloc=True, static_shape=True)
+            if fused:
+                block.optimize_for(x, backend=FUSION, static_alloc=True, static_shape=True)
+            ready.append(True)
+        return block(x).asnumpy()
+    return run
+
+
+def onnx_runner(model: Model) -> Runner:
+    """Compute `model` by ONNX Runtime on the CPU.
+
+    Raises
+    ------
+    UsageError
+        onnx or onnxruntime is not installed, or the graph has no ONNX form.
+    """
+    return session_runner(to_onnx(model).SerializeToString())
+
+
+def session_runner(source: Any) -> Runner:
+    """Compute an ONNX model by ONNX Runtime on the CPU.
+
+    Parameters
+    ----------
+    source : str or bytes
+        Path of a file, or its content.
+    """
+    session = open_session(source)
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})[0]
+
+
+def open_session(source: Any) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the CPU with as many threads as MXNet has."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UsageError("the ONNX form is run by the package onnxruntime: pip install -c "
+                         "constraints.txt '.[onnx]'") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = thread_count()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(source, options, providers=['CPUExecutionProvider'])
+
+
+def runtime_version(target: str) -> str:
+    """Version of the package that runs a target."""
+    return importlib.metadata.version(target)
+
+
+# The first that starts with a target's name is its stock way.
+RUNNERS: Dict[str, Callable[[Model], Runner]] = {
+    'mxnet': lambda model: mxnet_runner(model, fused=False), 'mxnet-fused': mxnet_runner,
+    'onnxruntime': onnx_runner}
+TARGETS = ('mxnet', 'onnxruntime')
