@@ -138,9 +138,11 @@ class ShiftedConv:
         sum_lines(product.reshape(groups, 3, outputs, -1), self._side, out.reshape(self._shape))
 
 
-def window_of(kernel: int, stride: int, padding: int, side: int) -> Window:
-    """A square window over a square map."""
-    return Window(kernel, stride, padding, 1, side, side)
+def window_of(conv: Conv2D, side: int) -> Window:
+    """The window of a convolution over a square map."""
+    given = conv._kwargs
+    return Window(given['kernel'][0], given['stride'][0], given['pad'][0], given['dilate'][0],
+                  side, side)
 
 
 class PlainConv:
@@ -148,9 +150,8 @@ class PlainConv:
 
     def __init__(self, conv: Conv2D, side: int, norm: Optional[BatchNorm] = None,
                  before: Optional[NormRelu] = None, name: str = ''):
-        given = conv._kwargs
         self.name, self.before = name, before
-        self.window = window_of(given['kernel'][0], given['stride'][0], given['pad'][0], side)
+        self.window = window_of(conv, side)
         weight = values(conv.weight)
         if before is not None:
             weight = weight * before.factor[:, None, None]
@@ -208,12 +209,12 @@ class DynamicConv:
     """
 
     def __init__(self, layer: DynamicGroupConv, side: int, memory: Memory, norm: BatchNorm):
-        heads, conv = layer.heads, layer.heads[0].conv._kwargs
+        heads = layer.heads
         self.name, self.memory = layer.name, memory
-        self.window = window_of(conv['kernel'][0], conv['stride'][0], conv['pad'][0], side)
+        self.window = window_of(heads[0].conv, side)
         self.taps = self.window.kernel ** 2
         # A 3x3 kernel that keeps the size is three lines of three columns, see `ShiftedConv`.
-        self._lines = 3 if self.window[:3] == (3, 1, 1) else 1
+        self._lines = 3 if self.window[:4] == (3, 1, 1, 1) else 1
         self._across = self.taps // self._lines
         self.heads, self.channels = len(heads), layer.in_channels
         self.inactive = layer.inactive
@@ -226,7 +227,7 @@ class DynamicConv:
         self._fc2_bias = np.stack([values(head.fc2.bias) for head in heads])[:, :, None]
         self._ones = np.ones(side ** 2, np.float32)
 
-        filters = conv['num_filter']
+        filters = heads[0].conv._channels
         scale, shift = (vector.reshape(filters, self.heads).T for vector in affine(norm))
         weight = np.stack([values(head.conv.weight) for head in heads]).reshape(
             self.heads, filters, self.channels, self._lines, self._across)
