@@ -11,6 +11,7 @@ from igcnet.train import checkpoint, distributed
 from igcnet.train.loop import Loop, make_trainer
 from igcnet.train.metrics import Scores
 from igcnet.train.runlog import RunLog
+from igcnet.train.workers import ALONE
 
 
 def main(folder: Path) -> None:
@@ -46,6 +47,8 @@ def main(folder: Path) -> None:
     workers.compress_to(0.5)
     workers.start_compressing()
     found['compressed gather'] = workers.gather(numbers[rank])
+    found['compressed broadcast'] = np.frombuffer(
+        workers.broadcast(data if rank == 0 else b''), np.uint8)
     values = mx.nd.array([0.2, 0.6, -3.0, 0.2])
     workers.store.init(500, values)
     for step in range(3):
@@ -53,6 +56,8 @@ def main(folder: Path) -> None:
         workers.store.push(500, values.copy())
         workers.store.pull(500, result)
         found['compressed %d' % step] = result.asnumpy()
+    net = train(NETS['plain'](1), workers, folder / ('compressed%d' % rank))
+    found.update(('compressed:' + key, arrays[0]) for key, arrays in parameters(net).items())
     np.savez(folder / ('%d.npz' % rank), **found)
 
 
@@ -78,7 +83,7 @@ NETS = {'normalised': lambda seed: small_net([mx.cpu()], seed, 'float64'),
 STEPS, SHORT_RUNS = 20, 15
 
 
-def train(net, workers=distributed.ALONE, folder=None, steps=STEPS, contexts=None):
+def train(net, workers=ALONE, folder=None, steps=STEPS, contexts=None):
     """Train `net`, each worker on its part of the batches; returns it."""
     distributed.start_alike(net, workers)
     dtype = next(iter(net.collect_params().values())).dtype

@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import shlex
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,10 +22,10 @@ from typing import BinaryIO, Dict, List, NamedTuple, Optional, TextIO
 from igcnet.errors import UsageError
 from igcnet.files import PathLike, explain_os_errors
 from igcnet.launch.agent import BEAT_SECONDS, Order
+from igcnet.launch.hosts import AGENT_MODULE, free_port, own_address, package_root, ssh_command
 from igcnet.launch.worker import RANK_VARIABLE
 
 LOOPBACK = '127.0.0.1'
-AGENT_MODULE = 'igcnet.launch.agent'
 # What the scheduler and the servers run.
 SERVE = [sys.executable, '-m', 'igcnet.train.server']
 # What a process on another machine is given of the launcher's own environment.
@@ -90,80 +88,6 @@ class Role(NamedTuple):
     def label(self) -> str:
         """What its lines begin with."""
         return '%s %d' % (self.name, self.number)
-
-
-def read_hosts(path: PathLike) -> List[str]:
-    """The machines of a host file: one on each line; ``#`` begins a comment.
-
-    Raises
-    ------
-    UsageError
-        The file is missing, empty, or has a line that is no host.
-    """
-    try:
-        lines = Path(path).read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise UsageError('%s: cannot read the host file (%s)' % (
-            path, getattr(problem, 'strerror', None) or 'not text')) from None
-    hosts = []
-    for number, line in enumerate(lines, 1):
-        words = line.partition('#')[0].split()
-        # A leading dash would be an option of ssh.
-        if len(words) > 1 or words and words[0].startswith('-'):
-            raise UsageError('%s: line %d: %r is not the name of one host'
-                             % (path, number, line.strip()))
-        hosts += words
-    if not hosts:
-        raise UsageError('%s: no host in it; write one on each line' % path)
-    return hosts
-
-
-def package_root() -> str:
-    """The folder that holds the package, for the search path of other Pythons."""
-    return str(Path(__file__).resolve().parents[2])
-
-
-def ssh_command(host: str, directory: str) -> List[str]:
-    """The command that starts an agent on `host`; the shell there sees quoted words only."""
-    remote = 'cd %s && PYTHONPATH=%s exec %s -m %s' % (
-        shlex.quote(directory), shlex.quote(package_root()), shlex.quote(sys.executable),
-        AGENT_MODULE)
-    return ['ssh', '-o', 'BatchMode=yes', '-o', 'ServerAliveInterval=10', host, remote]
-
-
-def own_address(host: str) -> str:
-    """The address of this machine at which `host` can reach it.
-
-    Raises
-    ------
-    UsageError
-        The host's name has no address here.
-    """
-    name = host.rpartition('@')[2]
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((name, 9))  # sends nothing
-            return probe.getsockname()[0]
-    except OSError as problem:
-        raise UsageError('%s: no way to this host (%s); say with --address at which address the '
-                         'hosts find this machine' % (name, problem.strerror)) from None
-
-
-def free_port(address: str) -> int:
-    """A port that nobody uses at the moment.
-
-    Raises
-    ------
-    UsageError
-        The address is not one of this machine.
-    """
-    try:
-        with socket.socket() as probe:
-            probe.bind((address, 0))
-            return probe.getsockname()[1]
-    except OSError as problem:
-        raise UsageError('%s: not an address of this machine (%s)'
-                         % (address, problem.strerror)) from None
 
 
 class _Process:
