@@ -6,7 +6,9 @@ from pathlib import Path
 import mxnet as mx
 import numpy as np
 from loops import RECIPE, FakeReader, parameters, random_batches, silent, small_net
+from slimmable_cases import small
 
+from igcnet.data.reader import EvalBatch
 from igcnet.train import checkpoint, distributed
 from igcnet.train.loop import Loop, make_trainer
 from igcnet.train.metrics import Scores
@@ -38,7 +40,7 @@ def main(folder: Path) -> None:
 
     for name, make in NETS.items():
         # Another start on every worker; worker 0's must win.
-        net = train(make(1 + rank), workers, folder / ('%s%d' % (name, rank)))
+        net = train(make(1 + rank), workers, folder / ('%s%d' % (name, rank)), **HOW.get(name, {}))
         found.update(('%s:%s' % (name, key), arrays[0]) for key, arrays in parameters(net).items())
     found['checksums'] = np.array([short_run(workers, folder / ('short%d-%d' % (number, rank)))
                                    for number in range(SHORT_RUNS)])
@@ -78,23 +80,36 @@ class NoNormalisation(mx.gluon.nn.HybridSequential):
         self.hybridize(static_alloc=True, static_shape=True)
 
 
+def slimmable(seed, contexts=None):
+    """A small slimmable network."""
+    net = small(ctx=contexts)
+    net.output.bias.set_data(net.output.bias.data() + seed)
+    net.hybridize(static_alloc=True, static_shape=True)
+    return net
+
+
 NETS = {'normalised': lambda seed: small_net([mx.cpu()], seed, 'float64'),
-        'plain': lambda seed: NoNormalisation(seed, 'float32')}
+        'plain': lambda seed: NoNormalisation(seed, 'float32'),
+        'mutual': slimmable}
 STEPS, SHORT_RUNS = 20, 15
+MUTUAL = RECIPE.override(method='mutual', method_settings={'resolutions': [32, 20]})
+HOW = {'mutual': dict(recipe=MUTUAL, steps=4, validated=True)}
 
 
-def train(net, workers=ALONE, folder=None, steps=STEPS, contexts=None):
-    """Train `net`, each worker on its part of the batches; returns it."""
+def train(net, workers=ALONE, folder=None, steps=STEPS, contexts=None, recipe=RECIPE,
+          validated=False):
+    """Train `net`, each worker on its part of the batches, for an epoch; returns it."""
     distributed.start_alike(net, workers)
     dtype = next(iter(net.collect_params().values())).dtype
     size = RECIPE.batch_size // workers.size
     mine = slice(workers.rank * size, (workers.rank + 1) * size)
-    batches = [(x[mine].astype(dtype), y[mine]) for x, y in random_batches(steps)]
-    recipe = RECIPE.override(num_epochs=1)
+    batches = [(x[mine].astype(dtype), y[mine] % net.classes) for x, y in random_batches(steps)]
+    recipe = recipe.override(num_epochs=1)
+    validation = [EvalBatch(*batches[0], np.arange(size))] if validated else None
     trainer = make_trainer(net, recipe, recipe.make_schedule(steps * recipe.batch_size, steps),
                            'device', workers)
     state = checkpoint.State(checkpoint.Position(), 5, 'resnet_igc', {}, None, {})
-    Loop(net, contexts or [mx.cpu()], trainer, recipe, FakeReader(batches), None, state,
+    Loop(net, contexts or [mx.cpu()], trainer, recipe, FakeReader(batches), validation, state,
          RunLog(folder), workers=workers).run(silent)
     return net
 

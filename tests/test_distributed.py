@@ -111,6 +111,25 @@ def test_normalisation_is_that_of_each_workers_part(found, tmp_path):
     assert 1e-6 < apart < moved
 
 
+def test_workers_of_mutual_learning_run_the_same_sub_networks(found, tmp_path):
+    """So two of them end as two devices of one process do; what they calibrate is averaged."""
+    two = [mx.cpu(0), mx.cpu(1)]
+    net = distributed_worker.train(distributed_worker.slimmable(1, two), folder=tmp_path,
+                                   contexts=two, **distributed_worker.HOW['mutual'])
+    start = distributed_worker.slimmable(1)
+    first, second = (weights(each, 'mutual') for each in found)
+    moved, statistics = 0.0, 0
+    for key, arrays in parameters(net).items():
+        np.testing.assert_array_equal(first[key], second[key])
+        before = parameters(start)[key][0]
+        if key.endswith(('mean', 'var')):
+            statistics += not np.array_equal(first[key], before)
+        else:
+            assert np.abs(arrays[0] - first[key]).max() < 1e-4, key
+            moved = max(moved, np.abs(before - first[key]).max())
+    assert moved > 1e-2 and statistics == 2 * 2 * 7  # two widths, seven BN layers
+
+
 def test_short_runs_all_end_alike(found):
     np.testing.assert_array_equal(found[0]['checksums'], found[1]['checksums'])
     assert len(set(found[0]['checksums'])) == 1

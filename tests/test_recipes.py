@@ -81,7 +81,8 @@ def test_own_file(tmp_path):
     ('num_epochs: 3\nbatch_size: 8\nlr: 1\nclip_norm: -1\n', 'at least 0'),
     ('base: nothing\n', "'nothing': neither one of"), ('base: bad.yaml\n', 'come back to itself'),
     ('base: [1]\n', 'neither'),
-    ('- 1\n', 'table of keys'), ('a: [', 'damaged'), ('!!python/object:os.system {}', 'damaged'),
+    ('- 1\n', 'table of keys'), ('a: [', 'damaged'), (3000 * '[', 'damaged'),
+    ('!!python/object:os.system {}', 'damaged'),
 ])
 def test_bad_files_are_one_line(tmp_path, text, message):
     path = tmp_path / 'bad.yaml'
@@ -166,6 +167,7 @@ def test_overrides_from_words():
 @pytest.mark.parametrize('pair, message', [
     ('lr', 'must be KEY=VALUE'), ('learning=1', "no key 'learning'"), ('name=x', "no key 'name'"),
     ('lr=fast', 'must be a number'), ('num_epochs=1.5', 'whole number'), ('lr=[', 'cannot be read'),
+    ('lr=2020-13-45', 'cannot be read'), ('lr=' + 3000 * '[', 'cannot be read'),
     ('lr.x=1', 'not a table'), ('decay=1', 'must be a word'), ('wd_mult.a=b', 'must be a number'),
     ('init=null', 'must be a word'), ('lr_steps=a', 'must be a number'),
     ('method_settings=1', 'a table of names')])
@@ -173,8 +175,9 @@ def test_wrong_words_are_one_line(pair, message):
     with pytest.raises(UsageError, match=message) as caught:
         overrides(load_recipe('igc-cifar'), [pair], '--set')
     assert str(caught.value).startswith('--set ') and '\n' not in str(caught.value)
-    with pytest.raises(UsageError, match='given twice'):
-        overrides(load_recipe('igc-cifar'), ['lr=1', 'lr=2'], '--set')
+    for pairs in (['lr=1', 'lr=2'], ['wd_mult=1', 'wd_mult.a=1'], ['wd_mult.a=1', 'wd_mult={}']):
+        with pytest.raises(UsageError, match='given twice'):
+            overrides(load_recipe('igc-cifar'), pairs, '--set')
 
 
 def test_the_page_on_training_names_everything():

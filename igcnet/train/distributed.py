@@ -186,6 +186,9 @@ class Workers(Alone):
 
     def synchronise(self, net, trainer):
         trainer.fetch()
+        self.average_statistics(net)
+
+    def average_statistics(self, net):
         WorkersStatistics(self, net).average()
 
     @contextlib.contextmanager

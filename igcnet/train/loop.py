@@ -270,6 +270,8 @@ class Loop:
         numbers: Dict[str, float] = {}
         with closing(self.method.evaluations(self.reader, epoch)) as evaluations:
             for name in evaluations:
+                # What a method has calibrated, each worker has from images of its own.
+                self.workers.average_statistics(self.net)
                 numbers.update(self._evaluate(epoch, stop, prefix + name))
         return numbers
 

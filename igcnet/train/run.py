@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Callable, List, Optional, Sequence
 
 import mxnet as mx
 
@@ -16,16 +15,15 @@ import igcnet
 from igcnet.convert import load_parameters, save_original
 from igcnet.data.datasets import check_labels
 from igcnet.data.reader import EvalReader
-from igcnet.data.records import RecordFile
 from igcnet.deploy import export, read_manifest
 from igcnet.deploy.export import exported_paths
 from igcnet.errors import CheckpointError, UsageError
 from igcnet.files import explain_os_errors
 from igcnet.layers.init import find_initializer
 from igcnet.profiling import count_parameters
-from igcnet.progress import Progress
 from igcnet.registry import get_model, get_spec
 from igcnet.train import checkpoint, precision
+from igcnet.train.announce import announce, log_bad, show_progress
 from igcnet.train.devices import contexts as find_contexts
 from igcnet.train.distributed import start_alike
 from igcnet.train.environment import differences, enforce_determinism, environment
@@ -35,7 +33,7 @@ from igcnet.train.optimizer import find_rule
 from igcnet.train.parameter_groups import freeze
 from igcnet.train.pretrained import load_weights
 from igcnet.train.recipes import Recipe
-from igcnet.train.run_data import Data, make_reader, open_data, with_augmentation, with_seed
+from igcnet.train.run_data import make_reader, open_data, with_augmentation, with_seed
 from igcnet.train.run_folder import (
     abandon_after,
     clear_temporary,
@@ -208,8 +206,8 @@ def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], lo
     if workers.rank > 0:
         log.write_console = _discard
     try:
-        _announce(log, settings, data, net.classes, parameters, devices, reader.steps_per_epoch,
-                  workers)
+        announce(log, settings, data, net.classes, parameters, devices, reader.steps_per_epoch,
+                 workers)
         if frozen:
             log.line('frozen: %d of %d parameter arrays; %d parameters learn' % (
                 len(frozen), len(net.collect_params().keys()), count_parameters(net)))
@@ -224,8 +222,8 @@ def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], lo
             log.open_tensorboard(state.position.update)
 
         def after_epoch(state):
-            _log_bad(log, data.train, reader.bad)
-            _log_bad(log, data.validation, validation.bad)
+            log_bad(log, data.train, reader.bad)
+            log_bad(log, data.validation, validation.bad)
             plot_curves(folder, '%s on %s' % (settings.run_name, settings.dataset))
 
         def after_checkpoint(state):
@@ -244,7 +242,7 @@ def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], lo
         # A folder with a configuration has a checkpoint, too: whatever ends the run, it can go on.
         settings.write(folder, igcnet=igcnet.__version__, mxnet=mx.__version__,
                        parameters=parameters)
-        loop.run(_progress(log, reader, recipe))
+        loop.run(show_progress(log, reader, recipe))
         if workers.rank > 0:
             return
         with contextlib.nullcontext() if loop.average is None else loop.average.applied():
@@ -288,12 +286,6 @@ def original_prefix(settings: RunSettings) -> str:
     return '%sweights/%s/%s' % (settings.model_prefix, settings.run_name, settings.run_name)
 
 
-def _log_bad(log: RunLog, records: RecordFile, bad: Dict[int, str]) -> None:
-    if bad:
-        log.line('skipped %d of %d images of %s as unreadable; the first: %s'
-                 % (len(bad), len(records), records.paths.rec, bad[min(bad)]))
-
-
 def _save_original(net, settings: RunSettings, epoch: int) -> None:
     prefix = Path(original_prefix(settings))
     with explain_os_errors(prefix):
@@ -301,47 +293,5 @@ def _save_original(net, settings: RunSettings, epoch: int) -> None:
     save_original(net, str(prefix), epoch)
 
 
-def _announce(log: RunLog, settings: RunSettings, data: Data, classes: int, parameters: int,
-              devices: List[mx.Context], steps_per_epoch: int, workers: Alone) -> None:
-    recipe = settings.recipe
-    log.line('run folder: %s' % log.folder)
-    log.line('network: %s %s' % (settings.run_name, ', '.join(
-        '%s=%s' % item for item in sorted(settings.network_settings.items()))))
-    log.line('network parameters: %.4fM (%d)' % (parameters / 1e6, parameters))
-    log.line('data: %d training and %d validation images, %d classes, mean %s, std %s' % (
-        len(data.train), len(data.validation), classes, data.facts.mean, data.facts.std))
-    if not data.train.has_index:
-        log.line('%s has no index file; its records were found by reading through it'
-                 % data.train.paths.rec)
-    several = '%d workers with ' % workers.size if workers.size > 1 else ''
-    log.line('devices: %s%s; kv-store %s; total batch %d, %s a device' % (
-        several, ' '.join(map(str, devices)), settings.kv_store, recipe.batch_size,
-        '%g' % (recipe.batch_size / len(devices) / workers.size)))
-    log.line('recipe: %s' % ', '.join('%s=%s' % item for item in recipe.as_dict().items()))
-    if recipe.lr_per:
-        log.line('learning rate: %g for %d images, so %g for a total batch of %d'
-                 % (recipe.lr, recipe.lr_per, recipe.rate, recipe.batch_size))
-    if recipe.schedule.startswith('steps'):
-        log.line('training strategy: lr=%f, step=[%s]' % (
-            recipe.rate, ', '.join('%g' % epoch for epoch in recipe.drop_epochs())))
-    log.line('random seed: %d; %d steps an epoch' % (settings.rand_seed, steps_per_epoch))
-
-
 def _discard(text: str) -> None:
     """Where the lines of all workers but the first go."""
-
-
-def _progress(log: RunLog, reader, recipe):
-    @contextlib.contextmanager
-    def show_epoch(epoch: int, first: int):
-        label = 'epoch %d/%d' % (epoch + 1, recipe.num_epochs)
-        # In a log file the lines of the log show the progress.
-        watched = sys.stderr.isatty()
-        own_console = log.write_console
-        with Progress(reader.steps_per_epoch - first, label, 'steps', enabled=watched) as bar:
-            log.write_console = bar.write if watched else own_console
-            try:
-                yield lambda text: bar.advance(1, text)
-            finally:
-                log.write_console = own_console
-    return show_epoch

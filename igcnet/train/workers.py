@@ -117,6 +117,9 @@ class Alone:
     def synchronise(self, net, trainer: gluon.Trainer) -> None:
         """Give every worker the same network, before it is evaluated."""
 
+    def average_statistics(self, net) -> None:
+        """Give every worker the mean of the workers' running statistics."""
+
     @contextlib.contextmanager
     def shared_folder(self, path: PathLike) -> Iterator[Path]:
         """A folder with the files of worker 0's folder at `path`."""
