@@ -152,7 +152,7 @@ class Launcher:
         self._events: queue.Queue = queue.Queue()
         self._processes: List[_Process] = []
         self._interrupts: List[int] = []
-        self._failed: Optional[_Process] = None
+        self._failure: Optional[int] = None
 
     def run(self) -> int:
         """Start everything and wait for its end.
@@ -235,7 +235,7 @@ class Launcher:
                     self._fail(process, 'has been silent for %.0f seconds' % self._job.silence)
                 elif process.code and not passed_on:
                     self._fail(process, _ending(process.code))
-            if self._failed is not None:
+            if self._failure is not None:
                 return
 
     def _take_event(self, seconds: float = 0.1) -> None:
@@ -258,9 +258,8 @@ class Launcher:
             process.code = process.agent.wait() or 1
 
     def _fail(self, process: _Process, how: str) -> None:
-        if self._failed is None:
-            self._failed = process
-            process.code = process.code or 1
+        if self._failure is None:
+            self._failure = process.code or 1
             self._say('%s %s; ending the job' % (process.role, how))
 
     def _say(self, text: str) -> None:
@@ -285,9 +284,9 @@ class Launcher:
             process.agent.wait()
 
     def _wait(self, seconds: float) -> None:
-        """Wait for all processes, showing their last lines."""
+        """Wait for all agents to leave, showing the last lines of their processes."""
         end = time.monotonic() + seconds
-        while any(p.running for p in self._processes) and time.monotonic() < end:
+        while any(p.agent.poll() is None for p in self._processes) and time.monotonic() < end:
             self._take_event()
 
     def _catch_signals(self, stack: contextlib.ExitStack) -> None:
@@ -296,9 +295,8 @@ class Launcher:
             stack.callback(signal.signal, number, old)
 
     def _exit_code(self) -> int:
-        if self._failed is not None:
-            code = self._failed.code
-            return code if code > 0 else 128 - code
+        if self._failure is not None:
+            return self._failure if self._failure > 0 else 128 - self._failure
         return EXIT_INTERRUPTED if self._interrupts else 0
 
 
