@@ -43,6 +43,7 @@ def cache(tmp_path, monkeypatch):
 def pretend(monkeypatch, seconds):
     """Let `seconds`, of a model, be the time that it takes; the runners are the models."""
     monkeypatch.setattr(choosing, 'RUNNERS', {'mxnet': lambda model: model})
+    monkeypatch.setattr(choosing, 'runners_of', lambda target, int8: ['mxnet'])
     monkeypatch.setattr(choosing, 'compare',
                         lambda one, other, images, rounds=0: seconds(one) / seconds(other))
 

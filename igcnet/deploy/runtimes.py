@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import warnings
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Mapping
 
 import mxnet as mx
 import numpy as np
@@ -39,14 +39,26 @@ def mxnet_runner(model: Model, fused: bool = True) -> Runner:
 
 def to_block(model: Model) -> SymbolBlock:
     """A model as a Gluon block with parameters on the CPU."""
+    return block_of(to_mxnet(expand(model.graph)), model.arrays)
+
+
+def block_of(symbol: mx.sym.Symbol, arrays: Mapping[str, Any]) -> SymbolBlock:
+    """A symbol with the input ``data`` as a Gluon block with parameters on the CPU.
+
+    Parameters
+    ----------
+    arrays : mapping
+        Values of the parameters by name, arrays of numpy or MXNet.
+    """
     with warnings.catch_warnings():
         # It wants a type for the input, but takes float32 for everything without one.
         warnings.simplefilter('ignore', UserWarning)
-        block = SymbolBlock(to_mxnet(expand(model.graph)), mx.sym.var(INPUT))
+        block = SymbolBlock(symbol, mx.sym.var(INPUT))
     for name, parameter in block.collect_params().items():
-        parameter.shape = model.arrays[name].shape
-        parameter.initialize(ctx=mx.cpu())
-        parameter.set_data(mx.nd.array(model.arrays[name]))
+        value = arrays[name]
+        parameter.shape, parameter.dtype = value.shape, value.dtype
+        parameter.initialize(mx.init.Zero(), ctx=mx.cpu(), force_reinit=True)
+        parameter.set_data(value if isinstance(value, mx.nd.NDArray) else mx.nd.array(value))
     return block
 
 
@@ -106,10 +118,3 @@ def open_session(source: Any) -> Any:
 def runtime_version(target: str) -> str:
     """Version of the package that runs a target."""
     return importlib.metadata.version(target)
-
-
-# The first that starts with a target's name is its stock way.
-RUNNERS: Dict[str, Callable[[Model], Runner]] = {
-    'mxnet': lambda model: mxnet_runner(model, fused=False), 'mxnet-fused': mxnet_runner,
-    'onnxruntime': onnx_runner}
-TARGETS = ('mxnet', 'onnxruntime')
