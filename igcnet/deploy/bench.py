@@ -29,6 +29,7 @@ from igcnet.deploy.runtimes import (
     thread_count,
 )
 from igcnet.deploy.timing import interleaved
+from igcnet.deploy.verify import random_images
 from igcnet.errors import UsageError
 from igcnet.files import PathLike, atomic_path
 from igcnet.profiling.report import align
@@ -105,8 +106,11 @@ def mxnet_stock(net: HybridBlock, size: int, batch_size: int) -> Runner:
     return block_runner(net, fused=False)
 
 
-def _optimized(target: str) -> Callable[[HybridBlock, int, int], Runner]:
-    return lambda net, size, batch_size: optimize(net, target, size, batch_size).runner()
+def _optimized(target: str, int8: bool = False) -> Callable[[HybridBlock, int, int], Runner]:
+    def make(net: HybridBlock, size: int, batch_size: int) -> Runner:
+        calibration = [random_images(1, size, 0)] if int8 else None
+        return optimize(net, target, size, batch_size, calibration=calibration).runner()
+    return make
 
 
 def onnx_naive(net: HybridBlock, size: int, batch_size: int) -> Runner:
@@ -144,11 +148,14 @@ FORMS: Dict[str, Callable[[HybridBlock, int, int], Runner]] = {
     'MXNet optimised': _optimized('mxnet'),
     NAIVE: onnx_naive,
     'ONNX Runtime optimised': _optimized('onnxruntime'),
+    'MXNet int8': _optimized('mxnet', int8=True),
+    'ONNX Runtime int8': _optimized('onnxruntime', int8=True),
     'PyTorch eager': _torch(channels_last=False, compiled=False),
     'PyTorch channels_last': _torch(channels_last=True, compiled=False),
     'PyTorch compiled': _torch(channels_last=False, compiled=True),
 }
 OURS = ('MXNet optimised', 'ONNX Runtime optimised')
+INT8 = ('MXNet int8', 'ONNX Runtime int8')
 
 
 def bench(net: HybridBlock, name: str, input_size: Optional[int] = None,
@@ -194,7 +201,7 @@ def bench(net: HybridBlock, name: str, input_size: Optional[int] = None,
                 runners.pop(form, None)
                 left_out[form] = str(problem)
             except Exception as problem:  # a rival's compiler may fail in any way
-                if form == STOCK or form in OURS:
+                if form == STOCK or form in OURS + INT8:
                     raise
                 runners.pop(form, None)
                 left_out[form] = '%s: %s' % (type(problem).__name__,
@@ -272,7 +279,7 @@ def plot_bench(result: Bench, path: PathLike) -> Path:
                                      sharey=True, squeeze=False)
     for panel, size in zip(panels[0], sizes):
         speeds = [size / (result.find(form, size) or math.inf) for form in forms]
-        panel.barh(forms, speeds, color=['tab:orange' if form in OURS else 'tab:blue'
+        panel.barh(forms, speeds, color=['tab:orange' if form in OURS + INT8 else 'tab:blue'
                                          for form in forms])
         panel.set_xlabel('images/s, batch %d' % size)
     panels[0][0].invert_yaxis()

@@ -22,7 +22,7 @@ from igcnet.files import read_json, write_json
 # A challenger must be faster by this much, or noise would choose.
 MARGIN = 0.98
 # Strategies that are this much slower for the whole network are not tried for single stages.
-HOPELESS = 2.0
+HOPELESS = 1.5
 
 
 class Choice(NamedTuple):
