@@ -49,6 +49,7 @@ setup(
         'matplotlib',
         'pillow',
         'pyyaml',
+        'scipy',
         'tqdm',
     ],
     extras_require={

@@ -149,7 +149,9 @@ class Benchmark:
             except subprocess.TimeoutExpired:
                 process.kill()
                 errors = 'no end after %g s' % PATIENCE
-            if process.returncode not in (0, 130, -signal.SIGKILL) or 'Traceback' in errors:
+            # A signal may come before the first line of the program: then Python dies of it.
+            if process.returncode not in (-signal.SIGINT, -signal.SIGTERM) and (
+                    process.returncode not in (0, 130, -signal.SIGKILL) or 'Traceback' in errors):
                 self.problems.append('exit code %s: %s' % (process.returncode, errors[-500:]))
             for name in _resumed(folder)[len(resumed):]:
                 self.lost_epochs += max(0, int(newest[:4]) - int(name[:4]))

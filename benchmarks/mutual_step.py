@@ -5,14 +5,14 @@
 The rival of a step that runs four sub-networks are four ordinary networks of these widths, each
 with a forward pass, cross-entropy, a backward pass and an update of its own on images of that
 resolution. Both take turns in one process; the medians over the rounds are compared, for each
-draw of widths and resolutions and in the sum. Both are warm: what is traced when a sub-network is
-first drawn is printed apart.
+draw of widths and resolutions and in the sum: of the time, and of the processor time of all
+threads, which other work on the machine hardly changes. Both are warm: what is traced when a
+sub-network is first drawn is printed apart.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -55,12 +55,14 @@ class PlainStep:
         self.trainer.step(len(self.labels))
 
 
-def seconds(call) -> float:
+def seconds(*calls) -> np.ndarray:
+    """Time and processor time of some calls, each waited for."""
     mx.nd.waitall()
-    begin = time.perf_counter()
-    call()
-    mx.nd.waitall()
-    return time.perf_counter() - begin
+    begin = np.array([time.perf_counter(), time.process_time()])
+    for call in calls:
+        call()
+        mx.nd.waitall()
+    return [time.perf_counter(), time.process_time()] - begin
 
 
 def main():
@@ -100,27 +102,30 @@ def main():
     steps = {}
     for step in range(args.draws):
         parts = [SubNetwork(net.width_range[1], size), *method.draw(Place(0, step))]
-        first = seconds(lambda step=step: mutual_step(step))
+        first, _ = seconds(lambda step=step: mutual_step(step))
         plain = [PlainStep(blank, part, recipe, *(mx.nd.array(a) for a in (images, labels)))
                  for part in parts]
         steps[step] = parts, plain, first
     made = net.graphs.made
-    ours, rivals = ({step: [] for step in steps} for _ in range(2))
+    found = {step: [] for step in steps}
     for number in range(WARM_UP + args.rounds):
         for step, (_, plain, _) in steps.items():
-            times = seconds(lambda step=step: mutual_step(step)), sum(map(seconds, plain))
+            pair = seconds(lambda step=step: mutual_step(step)), seconds(*plain)
             if number >= WARM_UP:
-                ours[step].append(times[0])
-                rivals[step].append(times[1])
+                found[step].append(pair)
+    # For each step: mutual and plain, by time and processor time.
+    medians = {step: np.median(pairs, axis=0) for step, pairs in found.items()}
     for step, (parts, _, first) in steps.items():
-        mine, theirs = statistics.median(ours[step]), statistics.median(rivals[step])
-        print('%s: mutual %.1f ms, four plain steps %.1f ms, ratio %.3f (with tracing %.0f ms)'
+        (mine, _), (theirs, _) = medians[step]
+        print('%s: mutual %.1f ms, four plain steps %.1f ms, %s (with tracing %.0f ms)'
               % (' '.join('%.3f@%d' % part for part in parts), 1e3 * mine, 1e3 * theirs,
-                 mine / theirs, 1e3 * first))
-    mine, theirs = (sum(statistics.median(values) for values in found.values())
-                    for found in (ours, rivals))
-    print('sum: ratio %.3f (goal at most %.2f); graphs traced in the rounds: %d'
-          % (mine / theirs, GOAL, net.graphs.made - made))
+                 ratios(medians[step]), 1e3 * first))
+    print('sum: %s (goal at most %.2f); graphs traced in the rounds: %d'
+          % (ratios(sum(medians.values())), GOAL, net.graphs.made - made))
+
+
+def ratios(median: np.ndarray) -> str:
+    return 'ratio %.3f, of processor time %.3f' % tuple(median[0] / median[1])
 
 
 if __name__ == '__main__':

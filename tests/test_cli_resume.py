@@ -66,7 +66,7 @@ def tree(run):
 def test_resuming_a_finished_run_says_so_and_changes_nothing(finished, capsys):
     before = tree(finished)
     assert cli.main(['--resume', str(finished)]) == 0
-    assert 'finished after 2 epochs; there is nothing left to do' in capsys.readouterr().out
+    assert 'has finished; there is nothing left to do' in capsys.readouterr().out
     assert tree(finished) == before
 
 
@@ -77,10 +77,23 @@ def test_an_export_that_is_missing_is_made_again(data, tmp_path, finished):
     (run / 'resnet_igc_d8L2M2-manifest.json').unlink()
     assert cli.main(['--resume', str(run)]) == 0
     assert content(run) == expected == content(finished)
+    # Going back that fails takes nothing away.
+    assert cli.main(['--resume', str(run), '--load-epoch', '1', '--data-dir', '/nonexistent']) == 1
+    assert content(run) == expected
     # As well when the files there belong to another state of the run.
     assert cli.main(['--resume', str(run), '--load-epoch', '1', '--lr', '0.01']) == 0
     assert content(run)['resnet_igc_d8L2M2-0000.params'] != \
         expected['resnet_igc_d8L2M2-0000.params']
+
+
+def test_the_newest_run_is_found_without_its_folder(data, tmp_path, capsys):
+    # The data set's own augmentation, none, is part of the folder's name.
+    options = arguments(data, tmp_path, '--dataset', 'digits', '--num-epochs', '1')
+    assert cli.main(options) == 0
+    run, = (tmp_path / 'digits_noaug' / 'resnet_igc').iterdir()
+    assert cli.main([*options, '--resume', '--num-epochs', '2']) == 0
+    assert (run / 'checkpoints' / '0002').is_dir()
+    assert 'resuming %s' % (run / 'checkpoints' / '0001') in capsys.readouterr().out
 
 
 def test_a_run_that_is_being_trained_cannot_be_resumed(finished, capsys):

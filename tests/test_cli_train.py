@@ -238,6 +238,8 @@ BAD = [
     (['--val-dataset', 'missing.rec'], 1, 'missing.rec'),
     (['--dataset', 'cifar11'], 2, 'cifar10'),
     (['--kv-store', 'devise'], 2, 'device, local'),
+    (['--kv-store', 'dist_sync'], 2, 'not part of a distributed job'),
+    (['--gc-type', '2bit'], 2, 'the distributed values of --kv-store'),
     (['--gpus', '0'], 2, 'CPU build'),
     (['--gpus', 'a'], 2, 'GPU numbers'),
     (['--recipe', 'fast'], 2, 'igc-cifar'),

@@ -148,8 +148,9 @@ def test_lasso_terms(original):
 # Training
 
 
+@pytest.mark.parametrize('lowering', ('stock', 'blocked'))
 @pytest.mark.parametrize('dtype', ('float32', 'float64'))
-def test_train_step(training, dtype):
+def test_train_step(training, dtype, lowering):
     """Counts, logits, losses, gradients, running statistics and weights after a step."""
     original, facts = training
     name = facts['name']
@@ -157,6 +158,7 @@ def test_train_step(training, dtype):
     stored = {key[len(name) + 1:]: value for key, value in original.arrays.items()
               if key.startswith(name + '.')}
     net, before = original.net(dtype), original.state_dict()
+    net.set_lowering(lowering)
     names = torch_names(net)
     parameters = {names[path]: p for path, p in net._collect_params_with_prefix().items()}
     net.set_progress(facts['progress'])

@@ -16,14 +16,14 @@ from loops import (
 )
 
 from igcnet.data.reader import EvalBatch
-from igcnet.errors import UsageError
 from igcnet.layers import Network
 from igcnet.layers.basic import Conv2D, Dense, Flatten, named_sequential
 from igcnet.train import checkpoint, gradients
 from igcnet.train.ema import WeightAverage
-from igcnet.train.loop import Interrupted, make_trainer
+from igcnet.train.loop import make_trainer
 from igcnet.train.methods import Place, find_method
 from igcnet.train.runlog import read_metrics
+from igcnet.train.stopping import Interrupted
 from igcnet.train.targets import cutmix, mixup, soft_targets, soften
 
 CONTEXTS = [[mx.cpu()], [mx.cpu(0), mx.cpu(1)]]
@@ -110,13 +110,6 @@ def test_clipping_by_value():
         assert (np.abs(clipped) < np.abs(found[name] / len(labels))).any()
         change = parameter.data().asnumpy() - start[name].data().asnumpy()
         np.testing.assert_allclose(change, -recipe.lr * clipped, rtol=1e-6, atol=1e-12)
-
-
-def test_a_server_cannot_clip_the_norm():
-    net = net_without_bn([mx.cpu()])
-    trainer = mx.gluon.Trainer(net.collect_params(), 'sgd', update_on_kvstore=True)
-    with pytest.raises(UsageError, match='clip_norm=1: a parameter server'):
-        gradients.update(trainer, 8, 1.0)
 
 
 def test_average_by_its_formula():

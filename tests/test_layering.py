@@ -34,7 +34,8 @@ MAY_IMPORT = {
     'convert': NETWORKS | {'convert'},
     'deploy': NETWORKS | {'convert', 'deploy', 'profiling'},
     # A run reads records, keeps its checkpoints as parameter files and ends in an export.
-    'train': NETWORKS | {'convert', 'data', 'deploy', 'profiling', 'train'},
+    'train': NETWORKS | {'convert', 'data', 'deploy', 'launch', 'profiling', 'train'},
+    'launch': BASE | {'launch'},
 }
 LATE = {'': {'registry'}, 'registry': {'models', 'convert'}}
 

@@ -13,6 +13,7 @@ from igcnet.errors import UsageError
 from igcnet.layers import DynamicGroupConv
 from igcnet.layers.dynamic import hidden_units, inactive_count
 
+LOWERINGS = ('stock', 'blocked')
 CASES = ('dgc_layer_1x1', 'dgc_layer_3x3s2', 'dgc_layer_ties')
 NODES = ('saliency', 'mask', 'gated')
 
@@ -62,12 +63,12 @@ def torch_key(path):
     return path
 
 
-def with_nodes(layer, dtype='float32'):
+def with_nodes(layer, dtype='float32', names=NODES):
     """The layer's output and then its inner nodes, on the same parameters."""
     data = mx.sym.var('data', dtype=dtype)
     output = layer(data)
     nodes = output.get_internals()
-    return SymbolBlock([output] + [nodes['%s_%s_output' % (layer.name, n)] for n in NODES],
+    return SymbolBlock([output] + [nodes['%s_%s_output' % (layer.name, n)] for n in names],
                        [data], params=layer.collect_params())
 
 
@@ -94,14 +95,16 @@ def original(request, shared_fixtures):
 # Against the original
 
 
+@pytest.mark.parametrize('lowering', LOWERINGS)
 @pytest.mark.parametrize('hybrid', (False, True))
-def test_evaluation(original, hybrid):
+def test_evaluation(original, hybrid, lowering):
     """Output, saliencies and selection for every stored count, without tracing again."""
     arrays, layer = original.arrays, original.layer()
     assert layer.inactive == original.config['inactive_counts'][1]
     if hybrid:
         layer.hybridize(static_alloc=True, static_shape=True)
     inner, x = with_nodes(layer), mx.nd.array(arrays['x'])
+    layer.lowering = lowering
     for count in original.config['inactive_counts']:
         layer.set_inactive(count)
         expected = arrays['k%d.gated_saliency' % count]
@@ -118,16 +121,18 @@ def test_evaluation(original, hybrid):
         assert abs(lasso - arrays['lasso']) < 1e-5
 
 
+@pytest.mark.parametrize('lowering', LOWERINGS)
 @pytest.mark.parametrize('dtype, tolerance', (('float32', 2e-5), ('float64', 1e-5)))
-def test_training(original, dtype, tolerance):
+def test_training(original, dtype, tolerance, lowering):
     """Train-mode output, lasso term, every gradient, and the running statistics."""
     arrays, layer = original.arrays, original.layer(dtype)
     layer.set_inactive(int(arrays['train.k']))
-    inner = with_nodes(layer, dtype)
+    layer.lowering = lowering
+    inner = with_nodes(layer, dtype, ['saliency'])
     x = mx.nd.array(arrays['x'], dtype=dtype)
     x.attach_grad()
     with autograd.record():
-        output, saliency, _, _ = inner(x)
+        output, saliency = inner(x)
         lasso = saliency.mean(axis=(0, 2)).sum()
         loss = (output * mx.nd.array(arrays['loss_weights'], dtype=dtype)).sum() + 0.5 * lasso
     loss.backward()
@@ -153,13 +158,15 @@ def test_training(original, dtype, tolerance):
 # Against the rules
 
 
+@pytest.mark.parametrize('lowering', LOWERINGS)
 @pytest.mark.parametrize('options', (
     dict(kernel_size=1), dict(padding=1), dict(padding=2, dilation=2), dict(heads=2, strides=2),
     dict(heads=1, padding=1), dict(in_channels=18, channels=12, heads=6, padding=1, strides=2)),
     ids=lambda options: '-'.join('%s%s' % item for item in options.items()))
-def test_output_is_the_definition(options):
+def test_output_is_the_definition(options, lowering):
     """Each head convolves the scaled map on its own; output channel j*H + h is its filter j."""
     layer = random_layer(**options)
+    layer.lowering = lowering
     heads, x = len(layer.heads), mx.nd.random.normal(shape=(3, layer.in_channels, 9, 8))
     layer.set_inactive(7)
     activated = mx.nd.relu(layer.norm(x))
@@ -178,8 +185,35 @@ def test_output_is_the_definition(options):
         assert np.abs(output[:, h::heads] - expected.asnumpy()).max() < 1e-5
 
 
-def test_changed_count_needs_no_new_graph():
+@pytest.mark.parametrize('inactive', (0, 5, 12, 16))
+@pytest.mark.parametrize('options', (
+    dict(kernel_size=1), dict(padding=1), dict(padding=2, dilation=2, strides=2),
+    dict(kernel_size=1, strides=2, heads=2)),
+    ids=lambda options: '-'.join('%s%s' % item for item in options.items()))
+def test_the_lowerings_have_the_same_gradients(options, inactive):
+    """Each way in which an image can be computed, with a shared input, as a sum of two uses."""
+    found = []
+    for lowering in LOWERINGS:
+        layer = random_layer(**options)
+        layer.set_inactive(inactive)
+        layer.lowering = lowering
+        layer.hybridize(static_alloc=True, static_shape=True)
+        x = mx.nd.array(np.random.RandomState(5).randn(3, layer.in_channels, 9, 8))
+        x.attach_grad(grad_req='add')
+        for _ in range(2):
+            with autograd.record():
+                loss = (layer(x) ** 2).sum()
+            loss.backward()
+        found.append([x.grad] + [p.grad() for p in layer.collect_params().values()
+                                 if p.grad_req != 'null'])
+    for stock, blocked in zip(*found):
+        assert relative(blocked, stock.asnumpy()) < 1e-5
+
+
+@pytest.mark.parametrize('lowering', LOWERINGS)
+def test_changed_count_needs_no_new_graph(lowering):
     layer = random_layer(padding=1)
+    layer.lowering = lowering
     layer.hybridize(static_alloc=True, static_shape=True)
     x = mx.nd.random.normal(shape=(2, 16, 6, 6))
     outputs = [layer(x).asnumpy()]

@@ -23,10 +23,11 @@ from igcnet.convert import load_parameters, read_ndarrays
 from igcnet.data.reader import EvalBatch
 from igcnet.errors import TrainingError, UsageError
 from igcnet.train import checkpoint
-from igcnet.train.loop import Interrupted, Loop, make_trainer
+from igcnet.train.loop import Loop, make_trainer
 from igcnet.train.methods import METHODS, Method, Place, method_settings
 from igcnet.train.recipes import Recipe
 from igcnet.train.runlog import RunLog, plot_curves, read_metrics
+from igcnet.train.stopping import Interrupted
 from igcnet.train.targets import soften
 
 

@@ -11,12 +11,13 @@ import pytest
 from loops import RECIPE, assert_same_bits, make_loop, parameters, random_batches, silent
 
 from igcnet.data.reader import EvalBatch
-from igcnet.errors import DivergedError
+from igcnet.errors import DivergedError, UsageError
 from igcnet.layers import Dense, Dropout, named_sequential
 from igcnet.train import checkpoint, run_folder
-from igcnet.train.loop import MAX_ROLLBACKS, Interrupted
+from igcnet.train.loop import MAX_ROLLBACKS
 from igcnet.train.run_folder import find_checkpoint
 from igcnet.train.runlog import read_metrics
+from igcnet.train.stopping import Interrupted
 
 TWO = RECIPE.override(num_epochs=2)
 
@@ -279,6 +280,11 @@ def test_a_rate_that_is_twice_too_high_is_cured(tmp_path):
     cured.save()
     cured.run(silent)
     assert cured.state.position.epoch == 2 and 1 <= cured.state.rollbacks <= MAX_ROLLBACKS
+
+
+def test_two_ways_to_meet_divergence(tmp_path):
+    with pytest.raises(UsageError, match='on_nan=ignore: must be one of stop, rollback'):
+        make_loop(tmp_path, random_batches(1), on_nan='ignore')
 
 
 def test_there_is_nothing_to_roll_back_to(tmp_path):

@@ -13,11 +13,12 @@ from slimmable_originals import (
 import igcnet
 from igcnet.errors import UsageError
 from igcnet.train import checkpoint
-from igcnet.train.loop import Interrupted, Loop, make_trainer
+from igcnet.train.loop import Loop, make_trainer
 from igcnet.train.methods import Place, find_method
 from igcnet.train.mutual import SubNetwork
 from igcnet.train.recipes import Recipe, load_recipe
 from igcnet.train.runlog import RunLog, read_metrics
+from igcnet.train.stopping import Interrupted
 
 STATIC = dict(static_alloc=True, static_shape=True)
 RECIPE = Recipe('test', num_epochs=2, batch_size=8, lr=0.02, wd=5e-4, schedule='cosine-torch-1.0',

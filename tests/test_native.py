@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import mxnet as mx
@@ -164,6 +165,30 @@ def test_an_array_that_is_used_twice_gets_both_gradients():
         loss.backward()
         gradients.append(x.grad.asnumpy())
     np.testing.assert_allclose(gradients[1], 2 * gradients[0], rtol=1e-4, atol=1e-4)
+
+
+@needs_library
+@pytest.mark.parametrize('frozen', ['conv1', 'bn', '(conv2|gamma)', ''])
+def test_parameters_without_gradients(frozen):
+    """Whatever is frozen, the other gradients are what they are."""
+    make = UNITS['identity'][0]
+    whole = everything(filled(make), 'native', (5, 6, 6, 5), steps=1)
+    block = filled(make)
+    names = list(block.collect_params(frozen and '.*%s.*' % frozen))
+    for name in names:
+        block.collect_params()[name].grad_req = 'null'
+    found = everything(block, 'native', (5, 6, 6, 5), steps=1)
+    for name in whole:
+        if name not in names and 'moving' not in name:
+            np.testing.assert_array_equal(found[name], whole[name])
+
+
+@needs_library
+def test_half_precision_gets_blocked(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'mxnet.contrib.amp.amp',
+                        types.SimpleNamespace(_amp_initialized=True))
+    assert set_lowering(UNITS['igc'][0](), 'native') == 'blocked'
+    assert 'float32 only' in capsys.readouterr().err
 
 
 @needs_library

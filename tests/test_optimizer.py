@@ -4,6 +4,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from igcnet import native
 from igcnet.errors import UsageError
 from igcnet.train.optimizer import RULES, Nesterov, find_rule, make_optimizer
 from igcnet.train.recipes import Recipe
@@ -146,3 +147,36 @@ def test_settings_of_a_recipe_reach_the_rule():
 def test_wrong_optimizers(values, message):
     with pytest.raises(UsageError, match=message):
         find_rule(RECIPE.override(**values))
+
+
+@pytest.mark.skipif(native.missing() is not None, reason=str(native.missing()))
+@pytest.mark.parametrize('clip', [None, 0.5])
+def test_one_update_of_all_parameters_has_the_same_bits(clip):
+    """What a Trainer does with the operator of the native library, and without."""
+    shapes = [(3,), (40, 50, 9), (1,), (7, 5), (8, 8)]
+    found = []
+    for together in (True, False):
+        draw = np.random.RandomState(5)
+        weights = [mx.nd.array(draw.normal(size=shape)) for shape in shapes]
+        rule = Nesterov(momentum=0.9, learning_rate=0.3, wd=1e-2, rescale_grad=1 / 96,
+                        clip_gradient=clip, lr_scheduler=MultiFactor(0.3, 0.1, [2]),
+                        param_idx2name=dict(enumerate('abcde')))
+        rule.set_wd_mult({'b': 0.0})
+        if not together:
+            rule.aggregate_num = 0
+        updater = mx.optimizer.get_updater(rule)
+        for _ in range(4):
+            updater(list(range(len(shapes))),
+                    [mx.nd.array(draw.normal(0, 60, size=shape)) for shape in shapes], weights)
+        found.append(weights + [updater.states[i] for i in range(len(shapes))])
+    for one, other in zip(*found):
+        np.testing.assert_array_equal(one.asnumpy(), other.asnumpy())
+
+
+def test_lists_of_other_types_are_updated_one_by_one(problem):
+    weight, gradients = problem
+    rule = Nesterov(momentum=0.9, learning_rate=0.1)
+    array, state = mx.nd.array(weight, dtype='float64'), mx.nd.zeros((4, 5), dtype='float64')
+    rule.update([0], [array], [mx.nd.array(gradients[0], dtype='float64')], [state])
+    expected, _ = reference_steps(weight, gradients[:1], [0.1], 0.9, 0, 1)
+    np.testing.assert_allclose(array.asnumpy(), expected, rtol=1e-9)

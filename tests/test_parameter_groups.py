@@ -92,6 +92,13 @@ def test_frozen_bn_normalises_by_its_running_statistics():
     np.testing.assert_allclose(trained.asnumpy(), net(x).asnumpy(), rtol=1e-4, atol=1e-5)
 
 
+def test_frozen_bn_is_not_left_to_the_native_operators(capsys):
+    net = network('resnet_igc', depth=8, primary_partition=2, secondary_partition=2)
+    freeze(net, ['g1_b1_p2_two1_bn_*'])
+    assert net.set_lowering('native') == 'blocked'
+    assert 'no batch normalisation that keeps its statistics' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('patterns, message', [
     (['g9_*'], r'--freeze g9_\*: no parameter'), (['*'], 'no parameter is left to learn')])
 def test_wrong_patterns(patterns, message):

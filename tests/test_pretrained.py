@@ -109,3 +109,5 @@ def test_rubbish_is_refused(tmp_path):
     path.write_bytes(b'no checkpoint at all')
     refused(lambda: load_weights(fresh('mobilenet', width_mul=0.25), get_spec('mobilenet'), path,
                                  CPU), str(path))
+    refused(lambda: load_weights(fresh('resnet_igc', **SMALL), get_spec('resnet_igc'), path, CPU),
+            str(path), 'no .params file')

@@ -215,6 +215,16 @@ def test_evaluation_sees_each_image_once_in_order_twice(record, batch_size):
         assert np.concatenate([batch.positions for batch in batches]).tolist() == list(range(COUNT))
 
 
+@pytest.mark.parametrize('parts', [2, 3, 9])
+def test_evaluation_in_parts_sees_each_image_once(record, parts):
+    seen = [label for part in range(parts)
+            for batch in EvalReader(record, 8, NO_CHANGE, part_index=part, num_parts=parts)
+            for label in batch.labels]
+    assert sorted(seen) == list(range(COUNT))
+    with pytest.raises(UsageError, match='part_index'):
+        EvalReader(record, 8, NO_CHANGE, part_index=parts, num_parts=parts)
+
+
 def test_evaluation_resizes_by_the_preprocessing_or_by_a_transform(tmp_path):
     images = [smooth(60, 80, 1), smooth(70, 50, 2)]
     path = write_records(tmp_path / 'a', images, [0, 1])

@@ -1,12 +1,15 @@
 """Recipes: reading, checking, overriding."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from igcnet.data.augment import PRESETS
 from igcnet.errors import UsageError
-from igcnet.layers.init import find_initializer
-from igcnet.train.optimizer import find_rule, make_optimizer
+from igcnet.layers.init import INITIALIZERS, find_initializer
+from igcnet.train.methods import METHODS, find_method
+from igcnet.train.optimizer import RULES, find_rule, make_optimizer
 from igcnet.train.recipes import (
     Recipe,
     default_recipe,
@@ -14,7 +17,10 @@ from igcnet.train.recipes import (
     overrides,
     recipe_from_dict,
     recipe_names,
+    recipe_types,
 )
+
+REPO = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize('name', recipe_names())
@@ -75,7 +81,8 @@ def test_own_file(tmp_path):
     ('num_epochs: 3\nbatch_size: 8\nlr: 1\nclip_norm: -1\n', 'at least 0'),
     ('base: nothing\n', "'nothing': neither one of"), ('base: bad.yaml\n', 'come back to itself'),
     ('base: [1]\n', 'neither'),
-    ('- 1\n', 'table of keys'), ('a: [', 'damaged'), ('!!python/object:os.system {}', 'damaged'),
+    ('- 1\n', 'table of keys'), ('a: [', 'damaged'), (3000 * '[', 'damaged'),
+    ('!!python/object:os.system {}', 'damaged'),
 ])
 def test_bad_files_are_one_line(tmp_path, text, message):
     path = tmp_path / 'bad.yaml'
@@ -160,6 +167,7 @@ def test_overrides_from_words():
 @pytest.mark.parametrize('pair, message', [
     ('lr', 'must be KEY=VALUE'), ('learning=1', "no key 'learning'"), ('name=x', "no key 'name'"),
     ('lr=fast', 'must be a number'), ('num_epochs=1.5', 'whole number'), ('lr=[', 'cannot be read'),
+    ('lr=2020-13-45', 'cannot be read'), ('lr=' + 3000 * '[', 'cannot be read'),
     ('lr.x=1', 'not a table'), ('decay=1', 'must be a word'), ('wd_mult.a=b', 'must be a number'),
     ('init=null', 'must be a word'), ('lr_steps=a', 'must be a number'),
     ('method_settings=1', 'a table of names')])
@@ -167,8 +175,17 @@ def test_wrong_words_are_one_line(pair, message):
     with pytest.raises(UsageError, match=message) as caught:
         overrides(load_recipe('igc-cifar'), [pair], '--set')
     assert str(caught.value).startswith('--set ') and '\n' not in str(caught.value)
-    with pytest.raises(UsageError, match='given twice'):
-        overrides(load_recipe('igc-cifar'), ['lr=1', 'lr=2'], '--set')
+    for pairs in (['lr=1', 'lr=2'], ['wd_mult=1', 'wd_mult.a=1'], ['wd_mult.a=1', 'wd_mult={}']):
+        with pytest.raises(UsageError, match='given twice'):
+            overrides(load_recipe('igc-cifar'), pairs, '--set')
+
+
+def test_the_page_on_training_names_everything():
+    page = (REPO / 'docs' / 'training.md').read_text(encoding='utf-8')
+    find_method('plain')  # loads all
+    wanted = [*recipe_names(), *recipe_types(), *RULES, *INITIALIZERS, *METHODS,
+              *(name for rule in RULES.values() for name in rule.SETTINGS)]
+    assert [name for name in wanted if '`%s`' % name not in page] == []
 
 
 def test_unknown_name_lists_the_recipes():

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import warnings
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, Iterator, List, Optional, Tuple
 
 from igcnet.errors import IgcnetError, UsageError
 
@@ -66,8 +66,32 @@ def run(command: Callable[[Optional[List[str]]], int], argv: Optional[List[str]]
         return IgcnetError.exit_code
 
 
+@contextlib.contextmanager
+def while_importing() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the process at once.
+
+    While modules are imported a KeyboardInterrupt may be raised where Python drops it, and the
+    command would go on. Nothing is there yet that had to be cleared away.
+    """
+    old = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                with contextlib.suppress(ValueError):  # not the main thread
+                    old[number] = signal.signal(number, _leave)
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
 def _interrupt(number, frame):
     raise KeyboardInterrupt
+
+
+def _leave(number, frame):
+    os.write(2, b'interrupted\n')
+    os._exit(EXIT_INTERRUPTED)
 
 
 def _discard_unwritable_output() -> None:

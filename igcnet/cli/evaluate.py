@@ -52,6 +52,7 @@ def _main(argv: Optional[List[str]]) -> int:
     from igcnet.data.reader import EvalReader
     from igcnet.data.sources import labelled_folder
     from igcnet.progress import Progress
+    from igcnet.registry import get_spec
     from igcnet.train.confusion import Confusion
     from igcnet.train.devices import contexts
     from igcnet.train.evaluate import evaluate
@@ -92,6 +93,9 @@ def _main(argv: Optional[List[str]]) -> int:
     print('%s on %s' % (found.description, args.data))
     print('%d images: top-1 %.3f %%, top-5 %.3f %%, loss %.5f'
           % (scores.count, 100 * means['top1'], 100 * means['top5'], means['loss']))
+    if found.network and get_spec(found.network).family == 'dgc':
+        # The line that the original ends with, for what reads its output.
+        print(' * Prec@1 %.3f Prec@5 %.3f' % (100 * means['top1'], 100 * means['top5']))
     names = found.classes or reader.source.classes
     if args.json:
         write_json(args.json, {'images': scores.count, **means})

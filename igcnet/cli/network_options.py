@@ -67,6 +67,8 @@ SETTINGS = {
     'group_1x1': ('groups of the 1x1 convolutions of a dense block', ()),
     'group_3x3': ('groups of the 3x3 convolutions of a dense block', ()),
     'gate_factor': ('part of the channels that a head keeps in the end', ()),
+    'selection': ("channels of a head: 'dynamic', or 'static' as `igcnet dgc freeze` chose them",
+                  ()),
     'squeeze_rate': ('input channels for each hidden unit of a selector', ()),
     'form': ("first convolution and pooling: 'cifar' or 'imagenet'", ()),
     'dropoutrate': ('part of the channels dropped inside a block in training', ()),

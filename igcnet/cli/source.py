@@ -62,12 +62,13 @@ def add_trained_options(parser: Parser) -> None:
     """Add the options that name a trained network."""
     add_network_options(parser, required=False)
     group = parser.add_argument_group(
-        'trained network', 'a checkpoint of ours: --params RUN, CHECKPOINT or FILE; one in the '
-        "original's layout, or an exported network: --symbol FILE --params FILE, or --params "
-        'FILE.onnx')
+        'trained network', 'a checkpoint of ours: --params RUN, CHECKPOINT or FILE; one of a '
+        "PyTorch original: --network NAME --params FILE; one in the MXNet original's layout, or an "
+        'exported network: --symbol FILE --params FILE, or --params FILE.onnx')
     group.add_argument('--params', metavar='PATH', required=True,
-                       help='parameter file, checkpoint folder, or folder of a run (its newest '
-                            'checkpoint)')
+                       help='parameter file, checkpoint folder, folder of a run (its newest '
+                            "checkpoint), or checkpoint of a PyTorch original; that one's code is "
+                            'not executed')
     group.add_argument('--symbol', metavar='FILE',
                        help='symbol file of the graph, instead of --network')
     group.add_argument('--dataset', metavar='NAME',
@@ -147,8 +148,9 @@ def _described(net: Any, preprocessing: Any, manifest: Dict[str, Any]) -> Traine
 
 def _from_network(args, contexts) -> TrainedNetwork:
     from igcnet.convert import load_network
+    from igcnet.convert.torch_convert import family_of, load_torch
     from igcnet.deploy.export import preprocessing_from
-    from igcnet.registry import get_spec
+    from igcnet.registry import get_model, get_spec
     from igcnet.train.checkpoint import STATE, WEIGHTS, read_state
     path = checkpoint_folder(Path(args.params))
     if path is None:
@@ -158,7 +160,11 @@ def _from_network(args, contexts) -> TrainedNetwork:
                              % args.params)
         width = _width_to_run_at(args, args.network)
         spec, settings = network_from(args)
-        net = load_network(params=args.params, network=spec.name, ctx=contexts, **settings)
+        if _is_torch_file(args.params):
+            net = get_model(spec.name, **settings)
+            load_torch(net, family_of(spec), args.params, ctx=contexts)
+        else:
+            net = load_network(params=args.params, network=spec.name, ctx=contexts, **settings)
         return _at_width(TrainedNetwork(net, spec.preprocessing, None, spec.name, spec.name,
                                         settings), width)
     state = read_state(path)
@@ -179,6 +185,17 @@ def _from_network(args, contexts) -> TrainedNetwork:
                                                             str(path / STATE)),
                                     _names(state.classes), '%s, checkpoint %s' % (name, path),
                                     name, settings), width)
+
+
+def _is_torch_file(path: str) -> bool:
+    """Whether a file begins as the archives or pickles of PyTorch do."""
+    from igcnet.convert.torch_file import ZIP_START
+    try:
+        with open(path, 'rb') as file:
+            start = file.read(4)
+    except OSError:
+        return False  # the reader of parameter files says what is wrong
+    return start == ZIP_START or start[:1] == b'\x80'
 
 
 def _width_to_run_at(args, network: str) -> Optional[float]:

@@ -19,10 +19,12 @@ from igcnet.cli.common import (
     positive_int,
     run,
     seed,
+    while_importing,
     words,
 )
 from igcnet.cli.network_options import add_network_options, network_from
 from igcnet.errors import UsageError
+from igcnet.launch.worker import as_worker, in_a_job
 
 DATA_SETS = ('cifar10', 'cifar100', 'svhn', 'imagenet', 'digits', 'records')
 
@@ -73,7 +75,7 @@ def build_parser() -> Parser:
                              'method_settings.NAME=VALUE')
     recipe.add_argument('--num-epochs', type=positive_int, metavar='N')
     recipe.add_argument('--batch-size', type=positive_int, metavar='N',
-                        help='total over all devices')
+                        help='total over all devices of all workers')
     recipe.add_argument('--lr', type=float, metavar='RATE')
     recipe.add_argument('--lr-factor', type=float, metavar='F',
                         help='the rate is multiplied by it at each drop')
@@ -105,13 +107,22 @@ def build_parser() -> Parser:
                         help='train data parallel on N CPU contexts (default: 1)')
     device.add_argument('--kv-store', metavar='NAME',
                         help="'device' sums gradients on the devices, 'local' on the CPU "
-                             '(default: device)')
+                             '(default: device); in a job of `igcnet launch`: dist_sync (the '
+                             'default there), dist_device_sync or dist_async')
+    device.add_argument('--gc-type', choices=('none', '2bit'),
+                        help='compress the gradients that the workers of a job exchange '
+                             '(default: none)')
+    device.add_argument('--gc-threshold', type=positive_float, metavar='T',
+                        help='what 2bit sends for a gradient of at least so much (default: 0.5)')
     device.add_argument('--lowering', choices=('stock', 'blocked', 'native', 'auto'),
                         help="how grouped convolutions and shuffles are computed: 'blocked' is the "
                              'same function in whole vector blocks, faster on a CPU when groups '
                              "are narrow; 'native' is C++ for CPUs (python -m "
                              "igcnet.native.build); 'auto' is the fastest for each layer "
                              '(default: stock)')
+    device.add_argument('--tune', action='store_true',
+                        help='measure all lowerings on this network and batch first, and take the '
+                             'fastest; measured once, and remembered for this machine')
     device.add_argument('--precision', choices=('float32', 'bfloat16', 'float16'),
                         help='bfloat16 on the CPU or float16 on GPUs, by MXNet\'s AMP; weights '
                              'stay float32 (default: float32)')
@@ -162,7 +173,7 @@ def build_parser() -> Parser:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the command; returns the exit code."""
-    return run(_main, argv)
+    return as_worker(lambda: run(_main, argv))
 
 
 def _main(argv: Optional[List[str]]) -> int:
@@ -176,25 +187,34 @@ def _main(argv: Optional[List[str]]) -> int:
                          'weights alone: give one of them')
     # Before MXNet is imported.
     given['threads'] = set_threads(given.get('threads') or
-                                   (read_settings(resume).threads if resume else 0))
-    from igcnet.train import run as training
-    from igcnet.train.loop import Interrupted
-    from igcnet.train.run_folder import newest_run_folder
+                                   (read_settings(resume).threads
+                                    if resume and not in_a_job() else 0))
+    with while_importing():
+        from igcnet.train import run as training
+        from igcnet.train.distributed import connect
+        from igcnet.train.run_folder import newest_run_folder
+        from igcnet.train.stopping import Interrupted
 
-    folder = None
-    if resume or ((resume == '' or epoch is not None) and not from_original):
+    workers = connect(given.get('kv_store'))
+    folder = settings = None
+    if workers.rank > 0:
+        pass  # worker 0 has the run's folder, and tells what is to be done
+    elif resume or ((resume == '' or epoch is not None) and not from_original):
         folder = Path(resume) if resume else newest_run_folder(
             training.with_augmentation(_settings(given)))
         settings = _changed(read_settings(folder), given)
     else:
         settings = _settings(given)
+    settings = training.share_settings(workers, settings)
     if test_io:
-        for number, rate in enumerate(training.test_io(settings), 1):
+        for number, rate in enumerate(training.test_io(settings, workers), 1):
             print('epoch %d%s: %s' % (number, ', from memory' if number > 1 else '', rate))
         return 0
     try:
-        training.train(settings, folder, epoch or 0)
+        training.train(settings, folder, epoch or 0, workers)
     except Interrupted as stop:
+        if workers.rank > 0:
+            return EXIT_INTERRUPTED
         path = Path(str(stop))
         print('interrupted; wrote %s; go on with:\n  %s --resume %s' % (
             path, _program(), shlex.quote(str(path.parent.parent))), file=sys.stderr)
@@ -216,6 +236,7 @@ def _settings(given: Dict[str, Any]):
 def _changed(settings, given: Dict[str, Any]):
     """`settings` with the options that were given."""
     from igcnet.train.devices import KV_STORES
+    from igcnet.train.distributed import STORES
     from igcnet.train.recipes import Recipe, load_recipe
     from igcnet.train.settings import RunSettings
     values = dict(given)
@@ -231,13 +252,17 @@ def _changed(settings, given: Dict[str, Any]):
     values.update(_teacher(settings.recipe, values))
     _, values['network_settings'] = network_from(argparse.Namespace(
         network=network, network_settings=values.get('network_settings', {})))
-    if values.get('kv_store', 'device') not in KV_STORES:
+    if values.get('kv_store', 'device') not in KV_STORES + STORES:
         raise UsageError('--kv-store %s: must be one of %s'
-                         % (values['kv_store'], ', '.join(KV_STORES)))
+                         % (values['kv_store'], ', '.join(KV_STORES + STORES)))
     if 'load_model' in values and 'pretrained' in values:
         raise UsageError('--load-model and --pretrained exclude each other')
     if values.get('fb_mean') and values.get('dataset', settings.dataset) != 'imagenet':
         raise UsageError('--fb-mean goes with --dataset imagenet only')
+    if values.get('tune') and 'lowering' in values:
+        raise UsageError('--tune chooses the lowering: leave --lowering out')
+    if 'lowering' in values:
+        values['tune'] = False  # of the run that is resumed
     if 'lr_epoch_step' in values and 'lr_steps' in values:
         raise UsageError('--lr-steps and --lr-epoch-step exclude each other')
     if 'aug_type' in values and 'augmentation' in values:

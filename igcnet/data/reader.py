@@ -91,15 +91,12 @@ class TrainReader:
                  last_batch: str = 'wrap', on_bad: str = 'error', resolutions: Sequence[int] = (),
                  memory_limit: int = 512 << 20):
         check_at_least('batch_size', batch_size, 1)
-        check_at_least('num_parts', num_parts, 1)
-        check_at_least('part_index', part_index, 0)
+        check_part(part_index, num_parts)
         check_at_least('threads', threads, 0)
         check_at_least('memory_limit', memory_limit, 0)
         check_choice('last_batch', last_batch, LAST_BATCH)
         for size in resolutions:
             check_at_least('resolutions', size, 1)
-        if part_index >= num_parts:
-            raise UsageError('part_index=%d: must be below num_parts=%d' % (part_index, num_parts))
         self.records = records if isinstance(records, RecordFile) else RecordFile(records)
         self.batch_size = batch_size
         self.augmentation = augmentation
@@ -253,6 +250,8 @@ class EvalReader:
         Background threads; 0: one for each core this process may use.
     on_bad : {'error', 'skip'}
         An unreadable image raises `DataError`, or is left out and noted in `bad`.
+    part_index, num_parts : int
+        Read only every `num_parts`-th batch, from number `part_index` on.
 
     Attributes
     ----------
@@ -271,15 +270,17 @@ class EvalReader:
 
     def __init__(self, source, batch_size: int, preprocessing: Preprocessing, transform=None,
                  classes: Optional[Sequence[str]] = None, threads: int = 0,
-                 on_bad: str = 'error'):
+                 on_bad: str = 'error', part_index: int = 0, num_parts: int = 1):
         check_at_least('batch_size', batch_size, 1)
         check_at_least('threads', threads, 0)
+        check_part(part_index, num_parts)
         transform = transform or ResizeCrop.of(preprocessing)
         if transform.draws:
             raise UsageError('transform=%s: random, so it cannot serve evaluation' % (transform,))
         self.source = open_source(source, classes)
         self.batch_size = batch_size
         self.threads = threads
+        self._parts = slice(part_index, None, num_parts)
         self._loader = Loader(self.source, transform,
                               Normalisation(preprocessing.mean, preprocessing.std), on_bad)
 
@@ -292,7 +293,7 @@ class EvalReader:
         return self._loader.bad
 
     def __iter__(self) -> Iterator[EvalBatch]:
-        jobs = map(self._job, split(len(self.source), self.batch_size))
+        jobs = map(self._job, split(len(self.source), self.batch_size)[self._parts])
         for batch, good in in_background(jobs, self.threads):
             if good.all():
                 yield batch
@@ -319,6 +320,14 @@ class EvalReader:
         if batch.labels is not None:
             batch.labels[kept] = [loaded[row].label for row in kept]
         good[kept] = True
+
+
+def check_part(part_index: int, num_parts: int) -> None:
+    """Raise `UsageError` unless there can be such a part."""
+    check_at_least('num_parts', num_parts, 1)
+    check_at_least('part_index', part_index, 0)
+    if part_index >= num_parts:
+        raise UsageError('part_index=%d: must be below num_parts=%d' % (part_index, num_parts))
 
 
 def _chunk(images: np.ndarray) -> int:

@@ -25,8 +25,9 @@ from igcnet.layers.network import Network, Stage
 from igcnet.layers.shuffle import ChannelShuffle
 from igcnet.layers.shuffle_unit import MergeEvolveUnit, ShuffleUnit
 from igcnet.layers.slimmable_network import SlimmableNetwork
+from igcnet.layers.static_groups import StaticGroupConv
 
 __all__ = ['Activation', 'Add', 'BatchNorm', 'ChannelShuffle', 'Concat', 'Conv2D', 'ConvUnit',
            'Dense', 'Dropout', 'DynamicGroupConv', 'Flatten', 'IGCUnit', 'MergeEvolveUnit',
            'Multiply', 'Network', 'Pool2D', 'ReLU6', 'ResidualBlock', 'ShuffleUnit',
-           'SlimmableNetwork', 'Stage', 'named_sequential']
+           'SlimmableNetwork', 'Stage', 'StaticGroupConv', 'named_sequential']

@@ -12,6 +12,8 @@ from mxnet.gluon import HybridBlock
 
 from igcnet.errors import UsageError
 from igcnet.layers.basic import Activation, BatchNorm, Conv2D, Dense, Flatten, Pool2D
+from igcnet.layers.head_products import OPERATOR
+from igcnet.layers.lowering import Lowered, value_of
 from igcnet.layers.naming import ExactName
 
 # Between these shares of the training the number of inactive channels grows linearly.
@@ -82,7 +84,7 @@ class Head(HybridBlock):
         return self.relu_fc2(self.fc2(self.relu_fc1(self.fc1(pooled))))
 
 
-class DynamicGroupConv(HybridBlock):
+class DynamicGroupConv(Lowered, HybridBlock):
     """BN, ReLU, and a convolution whose heads each drop the least salient input channels.
 
     Inputs: `data` (N, in_channels, H, W). Outputs: (N, channels, H', W'), see `Conv2D`.
@@ -116,6 +118,10 @@ class DynamicGroupConv(HybridBlock):
         The number of inactive channels per head, (1,) float32, without a gradient, 0 at first;
         saved with the weights. `set_inactive` and `set_progress` change it in place, also in a
         hybridised network.
+    lowering : str
+        'stock', or any other of `igcnet.layers.lowering`: the heads are then matrix products of
+        one image after the other on the CPU, see `igcnet.layers.head_products`. There are no
+        nodes for the mask and the gated saliencies.
 
     Raises
     ------
@@ -135,6 +141,8 @@ class DynamicGroupConv(HybridBlock):
                              % (name, gate_factor))
         hidden = hidden_units(name, in_channels, squeeze_rate)
         self.in_channels, self.gate_factor = in_channels, gate_factor
+        self._window = dict(kernel=kernel_size, stride=strides, padding=padding,
+                            dilation=dilation)
         self.inactive_channels = self.params.get('inactive_channels', shape=(1,), init='zeros',
                                                  grad_req='null', differentiable=False)
         self.norm = BatchNorm(name + '_norm', in_channels)
@@ -155,6 +163,10 @@ class DynamicGroupConv(HybridBlock):
     def inactive(self) -> int:
         """The number of inactive channels per head."""
         return int(self.inactive_channels.list_data()[0].asscalar())
+
+    def fastest(self, native_operators):
+        # A larger kernel is about as fast either way; the stock graph takes more memory.
+        return 'blocked' if self._window['kernel'] == 1 else 'stock'
 
     def set_inactive(self, count: int) -> None:
         """Let each head drop `count` channels from now on, on all devices."""
@@ -181,6 +193,11 @@ class DynamicGroupConv(HybridBlock):
         x = self.relu(self.norm(x))
         pooled = self.flatten(self.avg_pool(x))
         saliency = F.stack(*[head(pooled) for head in self.heads], axis=1, name='saliency')
+        if self.lowering != 'stock':
+            weight = F.concat(*[value_of(F, head.conv.weight, x) for head in self.heads], dim=0)
+            with ExactName(self.name):
+                return F.Custom(x, saliency, weight, inactive_channels, op_type=OPERATOR,
+                                **self._window)
         mask = self._mask(F, F.BlockGrad(saliency), inactive_channels)
         gated = F.elemwise_mul(saliency, mask, name='gated')
         one_map = F.slice_axis(F.slice_axis(x, axis=0, begin=0, end=1), axis=1, begin=0, end=1)

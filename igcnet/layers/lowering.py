@@ -7,7 +7,9 @@ falls back to slow kernels, and a shuffle leaves the blocked layout altogether. 
 - neighbouring groups are merged until a group's input and output channels fill whole blocks; the
   weight gets zeros where the groups did not meet;
 - a 1x1 convolution with shuffles round it becomes one dense 1x1 convolution, the shuffles being
-  permutations of its weight's rows and columns, so that no activation is moved.
+  permutations of its weight's rows and columns, so that no activation is moved;
+- the heads of a dynamic group convolution are matrix products of one image after the other, see
+  `igcnet.layers.head_products`. This is for the CPU alone.
 
 The weight is spread inside the graph, so that parameters, gradients and checkpoints are those of
 the plain form. There are more multiply-adds: it pays for narrow groups, not for wide ones.
@@ -88,7 +90,16 @@ def on_gpu(net: HybridBlock) -> bool:
 
 def why_not_native(net: HybridBlock) -> Optional[str]:
     """Why the lowering 'native' cannot be had, in one line; None when it can."""
-    return 'the operators are for CPUs only' if on_gpu(net) else native.missing()
+    fixed = []
+    net.apply(lambda block: fixed.append(getattr(block, 'use_running_statistics', False)))
+    if any(fixed):
+        return 'its operators have no batch normalisation that keeps its statistics in training'
+    if on_gpu(net):
+        return 'its operators are for CPUs only'
+    amp = sys.modules.get('mxnet.contrib.amp.amp')
+    if amp is not None and amp._amp_initialized:
+        return 'its operators compute in float32 only'
+    return native.missing()
 
 
 @contextlib.contextmanager

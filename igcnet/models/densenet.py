@@ -186,7 +186,7 @@ def _scaled(values: Sequence[float]) -> Tuple[Any, ...]:
     return tuple(round(255 * value, 4) for value in values)
 
 
-CIFAR10 = Preprocessing(32, _scaled((.4914, .4822, .4467)), _scaled((.2471, .2435, .2616)))
+CIFAR10 = Preprocessing(32, _scaled((.4914, .4824, .4467)), _scaled((.2471, .2435, .2616)))
 CIFAR100 = Preprocessing(32, _scaled((.5071, .4867, .4408)), _scaled((.2675, .2565, .2761)))
 IMAGENET = Preprocessing(224, _scaled((.485, .456, .406)), _scaled((.229, .224, .225)),
                          resize_shorter=256, interpolation='pil-bilinear')

@@ -18,12 +18,20 @@ Departures: the progress of the training is given to the network and not to the 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Iterator, List
 
 import mxnet as mx
 from mxnet.gluon import HybridBlock, SymbolBlock
 
-from igcnet.layers import BatchNorm, DynamicGroupConv, Network, named_sequential
+from igcnet.errors import UsageError
+from igcnet.layers import (
+    BatchNorm,
+    DynamicGroupConv,
+    Network,
+    StaticGroupConv,
+    named_sequential,
+)
 from igcnet.models.densenet import (
     CIFAR10,
     CIFAR100,
@@ -68,10 +76,12 @@ class DynamicNetwork(Network):
             Shares the parameters. Inputs: `data` (N, 3, H, W). Outputs: logits (N, classes) and
             lasso terms (N, layers), for each sample the mean saliency summed over the heads.
             The original adds 1e-5 times their sum over the layers to the cross-entropy, both
-            averaged over the batch. To be made anew after `reset_classifier` and `cast`.
+            averaged over the batch. To be made anew after `reset_classifier`, `cast` and
+            `set_lowering`.
         """
         data = mx.sym.var('data', dtype=self.output.weight.dtype)
-        logits = self(data)
+        # Not the plain graph that `Network.forward` gives: this one is for training.
+        logits = super(Network, self).forward(data)
         nodes = logits.get_internals()
         terms = [mx.sym.sum(mx.sym.mean(nodes[layer.name + '_saliency_output'], axis=2),
                             axis=1, keepdims=True) for layer in self.dynamic_layers]
@@ -87,10 +97,20 @@ def _dynamic_layers(block: HybridBlock) -> Iterator[DynamicGroupConv]:
             yield from _dynamic_layers(child)
 
 
+def _form(selection: str, heads: int, gate_factor: float, squeeze_rate: int):
+    """Class of the network, and what makes its group convolutions."""
+    if selection == 'dynamic':
+        return DynamicNetwork, partial(DynamicGroupConv, heads=heads, gate_factor=gate_factor,
+                                       squeeze_rate=squeeze_rate)
+    if selection == 'static':
+        return Network, partial(StaticGroupConv, heads=heads, gate_factor=gate_factor)
+    raise UsageError("selection=%r: must be 'dynamic' or 'static'" % (selection,))
+
+
 def dydensenet(stages: Numbers = '14-14-14', growth: Numbers = '8-16-32', bottleneck: int = 4,
                heads: int = 4, group_3x3: int = 4, gate_factor: float = 0.25,
                squeeze_rate: int = 16, form: str = 'cifar',
-               classes: int = 10) -> DynamicNetwork:
+               classes: int = 10, selection: str = 'dynamic') -> Network:
     """DenseNet whose 1x1 convolutions are dynamic group convolutions.
 
     Inputs: (N, 3, 32, 32), or (N, 3, 224, 224) with five stages and form 'imagenet'.
@@ -102,22 +122,30 @@ def dydensenet(stages: Numbers = '14-14-14', growth: Numbers = '8-16-32', bottle
         See `igcnet.models.densenet.densenet`.
     heads, gate_factor, squeeze_rate
         See `igcnet.layers.DynamicGroupConv`.
+    selection : str
+        'dynamic'; or 'static', the form that `igcnet.deploy.freeze` fills, an ordinary `Network`
+        of `igcnet.layers.StaticGroupConv`.
+
+    Returns
+    -------
+    DynamicNetwork or Network
 
     Raises
     ------
     UsageError
         A value that cannot work, such as channels that do not divide by the heads.
     """
-    def reduce(name, in_channels, channels):
-        return DynamicGroupConv(name, in_channels, channels, 1, heads=heads,
-                                squeeze_rate=squeeze_rate, gate_factor=gate_factor)
+    make_network, conv = _form(selection, heads, gate_factor, squeeze_rate)
 
-    return dense_network(DynamicNetwork, reduce, stages, growth, bottleneck, group_3x3, form,
+    def reduce(name, in_channels, channels):
+        return conv(name, in_channels, channels, 1)
+
+    return dense_network(make_network, reduce, stages, growth, bottleneck, group_3x3, form,
                          classes, 'bn_last')
 
 
 def dyresnet18(heads: int = 4, gate_factor: float = 0.25, squeeze_rate: int = 16,
-               classes: int = 1000) -> DynamicNetwork:
+               classes: int = 1000, selection: str = 'dynamic') -> Network:
     """ResNet-18 whose blocks and projections are dynamic group convolutions.
 
     Inputs: (N, 3, H, W), H = W = 224. Outputs: (N, classes). Stages of 64, 128, 256 and 512
@@ -127,20 +155,25 @@ def dyresnet18(heads: int = 4, gate_factor: float = 0.25, squeeze_rate: int = 16
     ----------
     heads, gate_factor, squeeze_rate
         See `igcnet.layers.DynamicGroupConv`.
+    selection : str
+        'dynamic'; or 'static', the form that `igcnet.deploy.freeze` fills, an ordinary `Network`
+        of `igcnet.layers.StaticGroupConv`.
+
+    Returns
+    -------
+    DynamicNetwork or Network
 
     Raises
     ------
     UsageError
         A value that cannot work, such as channels that do not divide by the heads.
     """
-    def conv(name, in_channels, channels, kernel_size, strides, padding):
-        return DynamicGroupConv(name, in_channels, channels, kernel_size, strides, padding,
-                                heads=heads, squeeze_rate=squeeze_rate, gate_factor=gate_factor)
+    make_network, conv = _form(selection, heads, gate_factor, squeeze_rate)
 
     def projection_norm(name, channels):
         return named_sequential(norm=BatchNorm(name + '_norm', channels))
 
-    return residual_network(DynamicNetwork, conv, projection_norm, classes)
+    return residual_network(make_network, conv, projection_norm, classes)
 
 
 def _published(name, constructor, preprocessing, kwargs, params, macs, top1, top5, data_set):

@@ -103,6 +103,8 @@ def build(target: Optional[Path] = None) -> Path:
     units = [(SOURCES / 'kernels.cc', 'kernels.o', []),
              (SOURCES / 'operators.cc', 'operators.o',
               include + ['-DIGCNET_FINGERPRINT="%s"' % fingerprint()]),
+             # Rounds after every operation, as the operators that it stands for.
+             (SOURCES / 'optimizer.cc', 'optimizer.o', include + ['-ffp-contract=off']),
              (mxnet / 'src' / 'lib_api.cc', 'lib_api.o', include)]
     if platform.machine().lower() in ('x86_64', 'amd64'):
         units += [(SOURCES / 'kernels.cc', name + '.o',

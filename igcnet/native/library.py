@@ -100,10 +100,6 @@ def missing() -> Optional[str]:
 
 
 def _declare(library: ctypes.CDLL) -> None:
-    pointer, number = ctypes.c_void_p, ctypes.c_float
     library.igcnet_kernels.restype = ctypes.c_char_p
     library.igcnet_multiply_adds.argtypes = [ctypes.c_long]
     library.igcnet_multiply_adds.restype = ctypes.c_double
-    library.igcnet_nesterov.argtypes = [ctypes.c_size_t, pointer, pointer, pointer, number, number,
-                                        number, number, number]
-    library.igcnet_nesterov.restype = None

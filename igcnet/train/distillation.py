@@ -8,12 +8,12 @@ from mxnet import autograd
 from igcnet._gluoncv import import_gluoncv
 from igcnet.errors import UsageError
 from igcnet.registry import get_model, get_spec
-from igcnet.train.methods import METHODS, Method, Outcome, on_devices
+from igcnet.train.methods import METHODS, Outcome, Plain, on_devices
 from igcnet.train.pretrained import load_weights
-from igcnet.train.targets import soft_targets, soften
+from igcnet.train.targets import soft_targets
 
 
-class Distillation(Method):
+class Distillation(Plain):
     """GluonCV's loss for distillation::
 
         hard_weight * CE(labels, y) + (1 - hard_weight) * T^2 * CE(softmax(z / T), softmax(y / T))
@@ -26,7 +26,6 @@ class Distillation(Method):
     ``gluoncv.loss.DistillationSoftmaxCrossEntropyLoss``.
     """
 
-    SCALES_LOSS = True
     SETTINGS = {'teacher': '', 'teacher_params': '', 'teacher_settings': {}, 'temperature': 4.0,
                 'hard_weight': 0.5}
 
@@ -65,10 +64,7 @@ class Distillation(Method):
             raise UsageError('--teacher %s: needs %dx%d images, these have %dx%d' % (
                 self.settings['teacher'], self.teacher.input_size, self.teacher.input_size,
                 *images.shape[2:]))
-        targets = labels
-        if soft_targets(self.recipe):
-            images, targets = soften(images, labels, self.net.classes, self.recipe,
-                                     (self.seed, *place))
+        images, targets = self.targets(place, images, labels)
         data, target = on_devices(contexts, images, targets)
         temperature = self.settings['temperature']
         soft = [mx.nd.softmax(self.teacher(x) / temperature) for x in data]

@@ -8,7 +8,6 @@ import mxnet as mx
 import numpy as np
 from mxnet import gluon
 
-from igcnet.errors import UsageError
 from igcnet.train.methods import Method, Outcome, Place
 
 
@@ -54,18 +53,10 @@ def update(trainer: gluon.Trainer, images: int, clip_norm: float, scale: float =
 
     With `clip_norm` the mean gradient of the batch, all parameters together, is first shortened
     to that norm if it is longer.
-
-    Raises
-    ------
-    UsageError
-        Clipping where the weights are updated by a parameter server.
     """
     if not clip_norm:
         trainer.step(images * scale)
         return
-    if trainer._kvstore_params['update_on_kvstore']:
-        raise UsageError('clip_norm=%g: a parameter server updates each weight alone, so the norm '
-                         'of all gradients cannot be limited; clip_value can be' % clip_norm)
     trainer.allreduce_grads()
     # Every device has the same sums now.
     for gradients in zip(*(p.list_grad() for p in trainer._params)):

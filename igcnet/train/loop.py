@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
 
@@ -12,8 +12,9 @@ import numpy as np
 from mxnet import gluon
 
 from igcnet.data.reader import EvalBatch
-from igcnet.errors import DivergedError
+from igcnet.errors import DivergedError, UsageError
 from igcnet.train import checkpoint
+from igcnet.train.distributed import ALONE, Alone
 from igcnet.train.ema import WeightAverage
 from igcnet.train.evaluate import evaluate
 from igcnet.train.gradients import all_finite, batch_gradients, leave_out_update, update
@@ -27,60 +28,21 @@ from igcnet.train.recipes import Recipe
 from igcnet.train.run_folder import CHECKPOINTS, abandon_after, newest_whole, prune
 from igcnet.train.runlog import RunLog
 from igcnet.train.schedules import Scaled
+from igcnet.train.stopping import Interrupted, Stopped, StopRequest
 
 ON_NAN = ('stop', 'rollback')
 MAX_ROLLBACKS = 5
 
 
-class Interrupted(Exception):
-    """Somebody asked the run to stop; it has written a checkpoint."""
+def make_trainer(net, recipe: Recipe, schedule, kv_store: str,
+                 workers: Alone = ALONE) -> gluon.Trainer:
+    """The ``gluon.Trainer`` of a recipe, with its multipliers, for one of `workers`.
 
-
-class _Leave(Exception):
-    """An evaluation has been asked to stop."""
-
-
-class StopRequest:
-    """Remembers SIGINT and SIGTERM while a run is in a ``with`` block.
-
-    The first one lets the present step finish; a second one ends the program at once.
-    """
-
-    def __init__(self):
-        self.requested = False
-        self._old: Dict[int, Any] = {}
-
-    def __enter__(self):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._old[number] = signal.signal(number, self._handle)
-            except ValueError:  # not the main thread: the caller stops us in another way
-                break
-        return self
-
-    def __exit__(self, *exception):
-        self._restore()
-
-    def _handle(self, number, frame):
-        self.requested = True
-        self._restore()
-
-    def _restore(self):
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-        self._old = {}
-
-
-def make_trainer(net, recipe: Recipe, schedule, kv_store: str) -> gluon.Trainer:
-    """The ``gluon.Trainer`` of a recipe, with its multipliers; `kv_store`: 'device' or 'local'.
-
-    Every device updates its own copy of the weights with the summed gradients, so that the
-    optimiser's state can be saved whatever the store.
+    `kv_store` is 'device' or 'local'; in a distributed job it says nothing.
     """
     set_multipliers(net, recipe)
     # Without the BN statistics: the trainer would copy the first device's to all others.
-    return gluon.Trainer(learned(net), make_optimizer(recipe, schedule), kvstore=kv_store,
-                         update_on_kvstore=False)
+    return workers.trainer(learned(net), make_optimizer(recipe, schedule), kv_store)
 
 
 class Loop:
@@ -103,7 +65,8 @@ class Loop:
         Position, seed and description; updated as the run goes.
     log : RunLog
     on_epoch, on_checkpoint : callable, optional
-        Called with the state after each epoch, and after each checkpoint at the end of one.
+        Called with the state after each epoch, and before each checkpoint at the end of one
+        that `checkpoint_epochs` asks for.
     log_iters : int
         Steps between two log lines.
     checkpoint_epochs, checkpoint_steps, checkpoint_seconds : int, int, float
@@ -125,6 +88,9 @@ class Loop:
         training method is always among them.
     loss_scale : LossScale, optional
         Of float16.
+    workers : Alone
+        The workers of the run. Each has a loop of its own and the same position; only worker 0
+        writes checkpoints.
     """
 
     def __init__(self, net, contexts, trainer, recipe: Recipe, train_reader,
@@ -135,7 +101,9 @@ class Loop:
                  checkpoint_seconds: float = 600, keep: int = 3, on_nan: str = 'stop',
                  loss_limit: Optional[float] = None,
                  stateful: Optional[Mapping[str, Any]] = None,
-                 loss_scale: Optional[LossScale] = None):
+                 loss_scale: Optional[LossScale] = None, workers: Alone = ALONE):
+        if on_nan not in ON_NAN:
+            raise UsageError('on_nan=%s: must be one of %s' % (on_nan, ', '.join(ON_NAN)))
         self.net, self.contexts, self.trainer, self.recipe = net, contexts, trainer, recipe
         self.reader, self.validation, self.log = train_reader, validation, log
         self.on_epoch, self.on_checkpoint = on_epoch, on_checkpoint
@@ -145,9 +113,11 @@ class Loop:
         self.keep, self.on_nan, self.loss_limit = keep, on_nan, loss_limit
         self.method = find_method(recipe.method)(net, recipe, state.seed,
                                                  train_reader.steps_per_epoch)
+        self.workers = workers
         self.average = WeightAverage(net, recipe.ema_decay) if recipe.ema_decay else None
         self.loss_scale = loss_scale
-        own = {'method': self.method, 'average': self.average, 'loss_scale': loss_scale}
+        own = {'method': self.method, 'average': self.average, 'loss_scale': loss_scale,
+               **workers.stateful(net)}
         self.stateful = {name: thing for name, thing in {**own, **(stateful or {})}.items()
                          if thing is not None}
         self._schedule = trainer._optimizer.lr_scheduler
@@ -161,7 +131,8 @@ class Loop:
     def _take_up(self, state: checkpoint.State) -> None:
         """Go on from `state`, to which net and trainer have been set."""
         self.state = state
-        self.epoch_scores, self.window_scores = Scores(*state.scores), Scores(*state.window)
+        self.epoch_scores, self.window_scores = map(self.workers.own_scores,
+                                                    (state.scores, state.window))
         for name, thing in self.stateful.items():
             prefix = name + ':'
             arrays = {key[len(prefix):]: array for key, array in state.extra.items()
@@ -222,11 +193,12 @@ class Loop:
                     position.step += 1
                     position.update += 1
                     show(meter.text())
-                    if stop.requested or self._is_due(position):
+                    stopping, late = self.workers.agree(stop.requested, self._is_late())
+                    if stopping or late or self._is_due(position):
                         meter.add(pending)
                         pending = None
                         path = self.save()
-                        if stop.requested:
+                        if stopping:
                             raise Interrupted(str(path))
         finally:
             batches.close()
@@ -235,16 +207,19 @@ class Loop:
         return self._finish_epoch(stop, meter, time.time() - started)
 
     def _step(self, place: Place, images, labels) -> Pending:
+        workers = self.workers
         # Seeding each step makes dropout repeatable from any checkpoint.
-        mx.random.seed(_mix(self.state.seed, *place))
+        mx.random.seed(_mix(self.state.seed, *place, *workers.own_seed))
         parameters, scale = self.trainer._params, self.loss_scale
         self.method.loss_scale = factor = 1.0 if scale is None else scale.factor
         outcome = batch_gradients(self.method, place, images, labels, self.contexts, parameters,
                                   self.recipe.accumulate)
-        finite = all_finite(parameters, list(dict.fromkeys(
-            output.context for output in outcome.outputs)))
+        finite = workers.all_good(
+            all_finite(parameters, list(dict.fromkeys(
+                output.context for output in outcome.outputs))), outcome.losses, self.loss_limit)
         if scale is None or scale.take(finite):
-            update(self.trainer, len(labels), self.recipe.clip_norm, factor)
+            update(self.trainer, len(labels) * workers.size // workers.updates_per_step,
+                   self.recipe.clip_norm, factor)
             if self.average is not None:
                 self.average.update()
         elif scale.factor >= 1:  # an overflow of half precision, not of the network
@@ -254,23 +229,26 @@ class Loop:
                        float(self.trainer.learning_rate))
 
     def _finish_epoch(self, stop: StopRequest, meter: Meter, seconds: float) -> Dict[str, float]:
-        state, position, log = self.state, self.state.position, self.log
+        state, position, log, workers = self.state, self.state.position, self.log, self.workers
         epoch = position.epoch
         log.line('Epoch[%d] Time cost=%.3f' % (epoch, seconds))
-        rate = self.trainer.learning_rate if position.update else self.recipe.lr
+        self._log_devices(meter, seconds)
+        workers.synchronise(self.net, self.trainer)
+        trained, = workers.total(self.epoch_scores)
+        rate = self.trainer.learning_rate if position.update else self.recipe.rate
         numbers: Dict[str, Any] = {'epoch': epoch + 1, 'lr': float(rate)}
-        numbers.update(('train_' + k, v) for k, v in self.epoch_scores.means().items())
+        numbers.update(('train_' + k, v) for k, v in trained.means().items())
         if self.validation is not None:
             try:
                 numbers.update(self._validate(epoch, stop))
                 if self.average is not None:
                     with self.average.applied():
                         numbers.update(self._validate(epoch, stop, 'ema_'))
-            except _Leave:  # only now has the network the weights to save again
+            except Stopped:  # only now has the network the weights to save again
                 raise Interrupted(str(self.save())) from None
         log.metrics('epoch', position.update, **numbers)
         log.timing('epoch', position.update, epoch=epoch + 1, seconds=seconds,
-                   images_per_second=meter.images / max(seconds, 1e-9))
+                   images_per_second=meter.images * workers.size / max(seconds, 1e-9))
         position.epoch, position.step = epoch + 1, 0
         self.epoch_scores = self.window_scores = Scores()
         best = numbers.get('val_top1', -np.inf) >= state.best_top1
@@ -279,10 +257,10 @@ class Loop:
         at_interval = (position.epoch % self.checkpoint_epochs == 0
                        or position.epoch == self.recipe.num_epochs)
         # The checkpoint comes last: a run that is killed before it does all of this again.
-        if at_interval and self.on_checkpoint is not None:
+        if at_interval and self.on_checkpoint is not None and workers.rank == 0:
             checkpoint.check_finite(self.net)
             self.on_checkpoint(state)
-        if self.on_epoch is not None:
+        if self.on_epoch is not None and workers.rank == 0:
             self.on_epoch(state)
         if best or at_interval:
             self.save()
@@ -290,13 +268,18 @@ class Loop:
 
     def _validate(self, epoch: int, stop: StopRequest, prefix: str = '') -> Dict[str, float]:
         numbers: Dict[str, float] = {}
-        for name in self.method.evaluations(self.reader, epoch):
-            numbers.update(self._evaluate(epoch, stop, prefix + name))
+        with closing(self.method.evaluations(self.reader, epoch)) as evaluations:
+            for name in evaluations:
+                # What a method has calibrated, each worker has from images of its own.
+                self.workers.average_statistics(self.net)
+                numbers.update(self._evaluate(epoch, stop, prefix + name))
         return numbers
 
     def _evaluate(self, epoch: int, stop: StopRequest, name: str) -> Dict[str, float]:
-        scores = evaluate(self.net, self.validation, self.contexts,
-                          lambda *batch: _leave_if(stop))
+        # Where several workers evaluate, none may leave before the others.
+        scores, = self.workers.total(evaluate(
+            self.net, self.validation, self.contexts,
+            lambda *batch: stop.heed() if self.workers.size == 1 else None))
         means = scores.means()
         for text, key in (('cross-entropy', 'loss'), ('accuracy', 'top1'),
                           ('top_k_accuracy_5', 'top5')):
@@ -305,9 +288,22 @@ class Loop:
                 'val_%scount' % name: scores.count}
 
     def _is_due(self, position: checkpoint.Position) -> bool:
-        """Whether a checkpoint in mid-epoch is due."""
-        return (self.checkpoint_steps and position.step % self.checkpoint_steps == 0
-                or time.monotonic() - self._saved_at >= self.checkpoint_seconds)
+        """Whether a checkpoint in mid-epoch is due at this place."""
+        return bool(self.checkpoint_steps) and position.step % self.checkpoint_steps == 0
+
+    def _is_late(self) -> bool:
+        """Whether the clock says that a checkpoint is due."""
+        return time.monotonic() - self._saved_at >= self.checkpoint_seconds
+
+    def _log_devices(self, meter: Meter, seconds: float) -> None:
+        """What each device has done, if there are several."""
+        counts = self.workers.gather([meter.device_images[c] for c in self.contexts])
+        if counts.size > 1:
+            rates = ['%s%s %.1f' % ('worker %d ' % rank if len(counts) > 1 else '', context,
+                                    count / max(seconds, 1e-9))
+                     for rank, row in enumerate(counts)
+                     for context, count in zip(self.contexts, row)]
+            self.log.line('Images/s: %s' % ', '.join(rates))
 
     def _repeatable(self) -> List[Path]:
         """The checkpoints that every run with these settings writes, whatever the clock says."""
@@ -315,17 +311,24 @@ class Loop:
                 if checkpoint.step_of(path) % (self.checkpoint_steps or np.inf) == 0]
 
     def save(self) -> Path:
-        """Write a checkpoint of the present state, and remove those that are not kept."""
-        state = self.state
-        state.scores, state.window = list(self.epoch_scores), list(self.window_scores)
+        """Write a checkpoint of the present state, and remove those that are not kept.
+
+        All workers call it, and all get the path; worker 0 writes.
+        """
+        state, workers = self.state, self.workers
+        workers.fetch(self.trainer)
+        state.scores, state.window = map(workers.all_scores,
+                                         (self.epoch_scores, self.window_scores))
         state.history = self.log.history
         state.extra = {'%s:%s' % (name, key): array for name, thing in self.stateful.items()
                        for key, array in thing.arrays().items()}
+        self._saved_at = time.monotonic()
+        if workers.rank > 0:
+            return self.checkpoint_folder / state.position.folder_name()
         path = checkpoint.save(self.checkpoint_folder, self.net, self.trainer, state)
         self.log.line('Saved checkpoint to "%s"' % path)
         protected = {'%04d' % state.best_epoch, *(p.name for p in self._repeatable()[-1:])}
         prune(self.checkpoint_folder, self.keep, protected)
-        self._saved_at = time.monotonic()
         return path
 
     def _roll_back(self, problem: DivergedError) -> None:
@@ -333,25 +336,23 @@ class Loop:
 
         The order of the images cannot be what is changed: it is that of the seed.
         """
-        rollbacks, found = self.state.rollbacks, self._repeatable()
-        if rollbacks == MAX_ROLLBACKS or not found:
-            raise DivergedError('%s; %s' % (problem, 'rolled back %d times already' % rollbacks
-                                            if found else 'nothing to roll back to')) from None
-        path = newest_whole(found, self.log.line)
-        abandon_after(path)
-        state = checkpoint.restore(path, self.net, self.contexts, self.trainer)
+        rollbacks, path = self.state.rollbacks, Path()
+        if self.workers.rank == 0:
+            found = self._repeatable()
+            if rollbacks == MAX_ROLLBACKS or not found:
+                raise DivergedError('%s; %s' % (
+                    problem, 'rolled back %d times already' % rollbacks
+                    if found else 'nothing to roll back to')) from None
+            path = newest_whole(found, self.log.line)
+            abandon_after(path)
+        with self.workers.shared_folder(path) as shared:
+            state = checkpoint.restore(shared, self.net, self.contexts, self.trainer)
         state.rollbacks = rollbacks + 1
         self.log.rewind(state.history)
         self._take_up(state)
         self.log.line('%s; rolled back to "%s", learning rate times %g from here on (%d of %d)'
                       % (problem, path, 0.5 ** state.rollbacks, state.rollbacks, MAX_ROLLBACKS))
         self.log.metrics('rollback', state.position.update, rollbacks=state.rollbacks)
-
-
-def _leave_if(stop: StopRequest) -> None:
-    """Heed a request to stop behind the last step of an epoch."""
-    if stop.requested:
-        raise _Leave
 
 
 def _mix(*numbers: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional
 
 import mxnet as mx
 import numpy as np
@@ -34,6 +34,7 @@ class Meter:
         self._clock: Optional[float] = None
         self._timed = 0
         self._last = ''
+        self.device_images: Dict[mx.Context, int] = dict.fromkeys(loop.contexts, 0)
         self.images = 0
 
     def add(self, pending: Pending) -> None:
@@ -53,6 +54,8 @@ class Meter:
         loop.window_scores += scores
         loop.epoch_scores += scores
         self.images += scores.count
+        for output in outcome.outputs:
+            self.device_images[output.context] += len(output)
         now = time.time()
         if self._clock is None:  # the first step includes tracing: it only starts the clock
             self._clock = now
@@ -77,7 +80,9 @@ class Meter:
 
     def _line(self, pending: Pending, speed: float) -> None:
         loop, step = self._loop, pending.outcome.place.step + 1
-        now, mean = loop.window_scores.means(), loop.epoch_scores.means()
+        speed *= loop.workers.size
+        now, mean = (scores.means() for scores in
+                     loop.workers.total(loop.window_scores, loop.epoch_scores))
         shown = ['loss: %.4f(%.4f)' % (now['loss'], mean['loss'])]
         shown += ['%s: %.4f(%.4f)' % (k, 100 * now[k], 100 * mean[k]) for k in ('top1', 'top5')]
         loop.log.line('Epoch[%d] Batch [%d]\tSpeed: %.0f\t%s'

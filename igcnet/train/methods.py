@@ -135,11 +135,14 @@ class Plain(Method):
         self.loss = gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=not soft_targets(recipe))
         self.loss.hybridize()
 
+    def targets(self, place: Place, images, labels):
+        """Images and targets of a step: as they are, or smoothed and mixed."""
+        if not soft_targets(self.recipe):
+            return images, labels
+        return soften(images, labels, self.net.classes, self.recipe, (self.seed, *place))
+
     def gradients(self, place, images, labels, contexts):
-        targets = labels
-        if soft_targets(self.recipe):
-            images, targets = soften(images, labels, self.net.classes, self.recipe,
-                                     (self.seed, *place))
+        images, targets = self.targets(place, images, labels)
         data, target = on_devices(contexts, images, targets)
         with autograd.record():
             outputs = [self.net(x) for x in data]
@@ -167,6 +170,7 @@ def find_method(name: str) -> Type[Method]:
 
 def _load_methods() -> None:
     # These modules import this one to register themselves.
+    import igcnet.train.dgc  # noqa: F401
     import igcnet.train.distillation  # noqa: F401
     import igcnet.train.mutual  # noqa: F401
 

@@ -143,13 +143,15 @@ class Mutual(Method):
         return Outcome(place, labels, outputs, losses)
 
     def evaluations(self, reader, epoch) -> Iterator[str]:
-        # The widest comes last: of BN layers with one set of statistics it then has its own.
-        for width in sorted(self.net.listed_widths):
-            calibrate(self.net, first_batches(reader, epoch=epoch), width)
-            self.net.set_width(width)
-            widest = width == self.net.width_range[1]
-            yield '' if widest else 'width_%g_' % width
-        self.net.set_width(self.net.width_range[1])
+        widest = self.net.width_range[1]
+        try:
+            # The widest comes last: of BN layers with one set of statistics it then has its own.
+            for width in sorted(self.net.listed_widths):
+                calibrate(self.net, first_batches(reader, epoch=epoch), width)
+                self.net.set_width(width)
+                yield '' if width == widest else 'width_%g_' % width
+        finally:
+            self.net.set_width(widest)
 
 
 def _whole(name: str, value: float, least: int) -> int:

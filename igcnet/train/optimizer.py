@@ -10,7 +10,9 @@ import math
 from typing import Any, Dict, Tuple, Type
 
 import mxnet as mx
+import numpy as np
 
+from igcnet import native
 from igcnet.errors import UsageError
 from igcnet.train.recipe_values import check_settings
 from igcnet.train.recipes import Recipe
@@ -78,7 +80,33 @@ class Nesterov(_Momentum):
 
     Sources: hellozting/InterleavedGroupConvolutions with the NAG class of hellozting/mxnet;
     clavichord93/MENet; taoyang1122/MutualNet; the DGC code.
+
+    On a CPU all parameters are updated by one operator of `igcnet.native` where that is built,
+    with the same bits.
     """
+
+    def __init__(self, momentum: float = 0.9, **kwargs):
+        super().__init__(momentum, **kwargs)
+        # More than 0: the updater hands over lists of up to so many parameters of one type.
+        self.aggregate_num = 0 if native.missing() else 1 << 16
+
+    def update(self, index, weight, grad, state):
+        if not isinstance(index, (list, tuple)):
+            super().update(index, weight, grad, state)
+        elif all(w.context.device_type == 'cpu' and w.dtype == np.float32 for w in weight):
+            self._update_together(index, weight, grad, state)
+        else:
+            for each in zip(index, weight, grad, state):
+                super().update(*each)
+
+    def _update_together(self, indices, weights, gradients, states):
+        self._update_count(indices)
+        mx.nd.igcnet_nesterov(
+            *weights, *states, *gradients, count=len(indices), momentum=repr(self.momentum),
+            scale=repr(float(self.rescale_grad)),
+            clip='none' if self.clip_gradient is None else repr(float(self.clip_gradient)),
+            rates=' '.join(map(repr, map(float, self._get_lrs(indices)))),
+            decays=' '.join(map(repr, map(float, self._get_wds(indices)))))
 
     def step(self, weight, grad, state, lr, count):
         state *= self.momentum

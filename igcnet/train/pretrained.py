@@ -9,6 +9,7 @@ import mxnet as mx
 from igcnet.convert import read_ndarrays, set_parameters
 from igcnet.convert.torch_convert import MismatchError, family_of, match_torch
 from igcnet.deploy.conversion import is_ndarray_file
+from igcnet.errors import CheckpointError, UsageError
 from igcnet.files import PathLike
 from igcnet.registry import ModelSpec
 
@@ -36,7 +37,12 @@ def load_weights(net, spec: ModelSpec, path: PathLike, contexts: Sequence[mx.Con
     if is_ndarray_file(path):
         set_parameters(net, read_ndarrays(path), path, list(contexts), keep=kept)
         return
-    matched = match_torch(net, family_of(spec), path, allow_missing=new_classifier)
+    try:
+        family = family_of(spec)
+    except UsageError:
+        raise CheckpointError('%s: this is no .params file of MXNet, and %s has no PyTorch '
+                              'original' % (path, spec.name)) from None
+    matched = match_torch(net, family, path, allow_missing=new_classifier)
     needed = {where for where, parameter in net._collect_params_with_prefix().items()
               if parameter.name not in kept}
     if matched.report.unused or not needed <= set(matched.values):

@@ -105,6 +105,8 @@ def parse_overrides(pairs: Sequence[str], types: Mapping[str, str],
             if name not in tables:
                 raise UsageError('%s: %s is a single value, not a table' % (where, name))
             table = values.setdefault(name, dict(tables[name]))
+            if not isinstance(table, dict):
+                raise UsageError('%s: given twice' % where)
             table[entry] = _numbers(value) if isinstance(value, str) else value
             continue
         if name in values:
@@ -120,7 +122,7 @@ def _parse(text: str, where: str) -> Any:
     import yaml
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise UsageError('%s=%s: cannot be read as a value' % (where, text)) from None
 
 

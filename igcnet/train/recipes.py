@@ -218,7 +218,7 @@ def _read(name: str, above: Sequence[Path]) -> Tuple[Dict[str, Any], Path]:
     except OSError:
         raise UsageError('recipe %r: neither one of %s nor a readable file'
                          % (name, ', '.join(recipe_names()))) from None
-    except (yaml.YAMLError, ValueError) as problem:
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:
         raise UsageError('%s: not a recipe: the YAML is damaged (%s)'
                          % (path, str(problem).split('\n')[0])) from None
     if isinstance(values, dict) and 'base' in values:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import json
+import tempfile
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Callable, List, NamedTuple, Optional, Sequence
 
 import mxnet as mx
 
@@ -24,16 +25,18 @@ from igcnet.errors import CheckpointError, UsageError
 from igcnet.files import explain_os_errors
 from igcnet.layers.init import find_initializer
 from igcnet.profiling import count_parameters
-from igcnet.progress import Progress
 from igcnet.registry import get_model, get_spec
 from igcnet.train import checkpoint, precision
+from igcnet.train.announce import announce, log_bad, show_progress
 from igcnet.train.devices import contexts as find_contexts
+from igcnet.train.distributed import ALONE, Alone, start_alike
 from igcnet.train.environment import differences, enforce_determinism, environment
 from igcnet.train.loop import Loop, make_trainer
 from igcnet.train.methods import find_method, method_settings
 from igcnet.train.optimizer import find_rule
 from igcnet.train.parameter_groups import freeze
 from igcnet.train.pretrained import load_weights
+from igcnet.train.recipes import Recipe
 from igcnet.train.run_folder import (
     abandon_after,
     clear_temporary,
@@ -42,7 +45,8 @@ from igcnet.train.run_folder import (
     new_run_folder,
 )
 from igcnet.train.runlog import RunLog, plot_curves, read_metrics
-from igcnet.train.settings import RunSettings
+from igcnet.train.settings import RunSettings, settings_from_text
+from igcnet.train.tuning import fastest_lowering
 
 
 class Data(NamedTuple):
@@ -88,21 +92,39 @@ def with_augmentation(settings: RunSettings) -> RunSettings:
     return settings.changed(aug_type=find_dataset(settings.dataset).aug_type if known else 1)
 
 
-def make_reader(settings: RunSettings, data: Data) -> TrainReader:
-    """The reader of the training images."""
+def make_reader(settings: RunSettings, data: Data, workers: Alone = ALONE) -> TrainReader:
+    """The reader of a worker's part of the training images."""
     facts, recipe = data.facts, settings.recipe
     augmentation = find_augmentation(recipe.augmentation or facts.augmentation(recipe.aug_type),
                                      facts.data_shape, facts.fill)
-    return TrainReader(data.train, recipe.batch_size, augmentation, settings.rand_seed,
+    return TrainReader(data.train, recipe.batch_size // workers.size, augmentation,
+                       settings.rand_seed, workers.rank, workers.size,
                        threads=settings.decode_threads, mean=facts.mean, std=facts.std,
                        on_bad=settings.on_bad, resolutions=find_method(recipe.method).resolutions(
                            recipe, facts.data_shape))
 
 
-def test_io(settings: RunSettings) -> List[Rate]:
+def share_settings(workers: Alone, settings: Optional[RunSettings]) -> RunSettings:
+    """The settings of worker 0, with a seed, for every worker."""
+    if workers.size > 1:
+        text = '' if settings is None else with_seed(settings).to_text()
+        settings = settings_from_text(workers.broadcast(text.encode()).decode(), 'worker 0')
+    settings = replace(settings, kv_store=workers.store_name(settings.kv_store))
+    if settings.gc_type == '2bit':
+        workers.compress_to(settings.gc_threshold)
+    if workers.asynchronous and settings.on_nan == 'rollback':
+        raise UsageError('--on-nan rollback: the servers of dist_async cannot go back')
+    if workers.asynchronous and settings.recipe.clip_norm:
+        raise UsageError('clip_norm=%g: the servers of dist_async update each weight alone, so the '
+                         'norm of all gradients cannot be limited; clip_value can be'
+                         % settings.recipe.clip_norm)
+    return settings
+
+
+def test_io(settings: RunSettings, workers: Alone = ALONE) -> List[Rate]:
     """Read an epoch as training would, without the network; two, if images stay in memory."""
     settings = with_seed(with_augmentation(settings))
-    reader = make_reader(settings, open_data(settings))
+    reader = make_reader(settings, open_data(settings), workers)
     rates = [timed_epoch(reader, 0)]
     if reader.in_memory:
         rates.append(timed_epoch(reader, 1))
@@ -116,7 +138,8 @@ def with_seed(settings: RunSettings) -> RunSettings:
     return replace(settings, rand_seed=int(time.time()))
 
 
-def train(settings: RunSettings, folder: Optional[Path] = None, load_epoch: int = 0) -> None:
+def train(settings: RunSettings, folder: Optional[Path] = None, load_epoch: int = 0,
+          workers: Alone = ALONE) -> None:
     """Train a network as `settings` say.
 
     Parameters
@@ -127,36 +150,42 @@ def train(settings: RunSettings, folder: Optional[Path] = None, load_epoch: int 
         Go on after this many epochs. In a new run: with the weights of that epoch's
         original-layout checkpoint below ``settings.model_prefix``; the momentum starts at 0, as
         in the original.
+    workers : Alone
+        Who trains together. Worker 0 has the run's folder, the others temporary ones.
 
     Raises
     ------
     IgcnetError
         Anything that a user can put right.
-    igcnet.train.loop.Interrupted
+    igcnet.train.stopping.Interrupted
         Stopped by a signal, after writing a checkpoint.
     """
+    path: Optional[Path] = None
+    finished = False
+    warnings: List[str] = []
     with contextlib.ExitStack() as held:
-        if folder is None:
-            _train(settings, lambda: held.enter_context(new_run_folder(settings)), load_epoch)
+        if workers.rank > 0:
+            folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix='igcnet-')))
+        elif folder is not None:
+            held.enter_context(locked(folder))
+            clear_temporary(folder)
+            path = find_checkpoint(folder, load_epoch or None, warnings.append)
+            finished = _is_finished(settings, folder, path)
+        finished, path = json.loads(workers.broadcast(
+            json.dumps([finished, path and str(path)]).encode()))
+        if finished:
+            if workers.rank == 0:
+                print('%s: the run has finished; there is nothing left to do' % folder)
             return
-        held.enter_context(locked(folder))
-        clear_temporary(folder)
-        warnings: List[str] = []
-        path = find_checkpoint(folder, load_epoch or None, warnings.append)
-        if abandon_after(path):  # what was exported is of a later time, too
-            with contextlib.suppress(FileNotFoundError):
-                exported_paths(folder / settings.run_name)[-1].unlink()
-        if _is_finished(settings, folder, path):
-            print('%s: finished after %d epochs; there is nothing left to do'
-                  % (folder, settings.recipe.num_epochs))
-            return
-        _train(settings, lambda: folder, 0, path, warnings)
+        _train(settings, lambda whole: folder or held.enter_context(new_run_folder(whole)),
+               0 if path else load_epoch, path and Path(path), warnings, workers)
 
 
 def _is_finished(settings: RunSettings, folder: Path, path: Path) -> bool:
-    """Whether the newest checkpoint, at `path`, is that of the end, and has been exported."""
+    """Whether the checkpoint at `path` is the newest, that of the end, and has been exported."""
     position = checkpoint.read_state(path).position
-    if position.epoch < settings.recipe.num_epochs:
+    if (position.epoch < settings.recipe.num_epochs
+            or path != checkpoint.checkpoints(path.parent)[-1]):
         return False
     symbol, params, _ = exported_paths(folder / settings.run_name)
     try:
@@ -166,8 +195,8 @@ def _is_finished(settings: RunSettings, folder: Path, path: Path) -> bool:
     return manifest is not None and manifest.get('figures', {}).get('update') == position.update
 
 
-def _train(settings: RunSettings, open_folder: Callable[[], Path], load_epoch: int,
-           resume_from: Optional[Path] = None, warnings: Sequence[str] = ()) -> None:
+def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], load_epoch: int,
+           resume_from: Optional[Path], warnings: Sequence[str], workers: Alone) -> None:
     if settings.deterministic:
         enforce_determinism()
     settings = with_seed(with_augmentation(settings))
@@ -180,15 +209,18 @@ def _train(settings: RunSettings, open_folder: Callable[[], Path], load_epoch: i
     if 'classes' not in settings.network_settings:
         settings = settings.changed(network_settings={'classes': data.facts.classes})
     recipe = settings.recipe
-    if recipe.batch_size < len(devices) * recipe.accumulate:
-        raise UsageError('--batch-size %d: too small for %d devices%s' % (
-            recipe.batch_size, len(devices),
-            ' and %d parts' % recipe.accumulate if recipe.accumulate > 1 else ''))
+    check_batch(recipe, len(devices), workers)
 
     precision.start(settings.precision, devices)
     if settings.precision == 'float16' and not find_method(recipe.method).SCALES_LOSS:
         raise UsageError('--precision float16: the method %s does not scale its loss'
                          % recipe.method)
+    lowering = settings.lowering
+    if settings.tune:
+        lowering = fastest_lowering(
+            settings.network, settings.network_settings,
+            -(-recipe.batch_size // (len(devices) * recipe.accumulate)), data.facts.data_shape,
+            devices[0])
     mx.random.seed(settings.rand_seed)
     net = get_model(settings.network, **settings.network_settings)
     for records in (data.train, data.validation):
@@ -204,31 +236,34 @@ def _train(settings: RunSettings, open_folder: Callable[[], Path], load_epoch: i
                      new_classifier=bool(settings.pretrained))
     parameters = count_parameters(net)
     frozen = freeze(net, settings.freeze)
-    net.set_lowering(settings.lowering)
+    net.set_lowering(lowering)
     net.hybridize(static_alloc=True, static_shape=True)
     if settings.precision != 'float32':
         precision.check(net, data.facts.data_shape, settings.precision)
 
-    reader = make_reader(settings, data)
+    reader = make_reader(settings, data, workers)
     preprocessing = data.facts.preprocessing()
     validation = EvalReader(data.validation, settings.test_batch_size
                             or data.facts.test_batch_size(recipe.batch_size), preprocessing,
-                            threads=settings.decode_threads, on_bad=settings.on_bad)
+                            threads=settings.decode_threads, on_bad=settings.on_bad,
+                            part_index=workers.rank, num_parts=workers.size)
     schedule = recipe.make_schedule(settings.num_examples or len(data.train),
                                     reader.steps_per_epoch)
-    trainer = make_trainer(net, recipe, schedule, settings.kv_store)
+    trainer = make_trainer(net, recipe, schedule, settings.kv_store, workers)
 
     state = checkpoint.State(checkpoint.Position(), settings.rand_seed, settings.network,
                              dict(settings.network_settings), data.train.classes,
                              asdict(preprocessing))
     if resume_from is not None:
-        state = checkpoint.restore(resume_from, net, devices, trainer)
+        with workers.shared_folder(resume_from) as shared:
+            state = checkpoint.restore(shared, net, devices, trainer)
     elif load_epoch:
         load_parameters(net, '%s-%04d.params' % (original_prefix(settings), load_epoch),
                         ctx=devices)
         update = load_epoch * reader.steps_per_epoch
         state.position = checkpoint.Position(load_epoch, 0, update)
         trainer._optimizer.begin_num_update = update
+    start_alike(net, workers)
     conditions = environment(devices, settings.lowering)
     changes = differences(state.environment, conditions)
     if changes and settings.deterministic:
@@ -236,10 +271,17 @@ def _train(settings: RunSettings, open_folder: Callable[[], Path], load_epoch: i
                          'bits cannot be promised: %s' % (resume_from, changes))
     state.environment = conditions
 
-    folder = open_folder()
+    folder = open_folder(settings)
+    # From here on the run is what it was at the checkpoint.
+    if resume_from is not None and workers.rank == 0 and abandon_after(resume_from):
+        with contextlib.suppress(FileNotFoundError):  # an export of the future, too
+            exported_paths(folder / settings.run_name)[-1].unlink()
     log = RunLog(folder, state.history)
+    if workers.rank > 0:
+        log.write_console = _discard
     try:
-        _announce(log, settings, data, net.classes, parameters, devices, reader.steps_per_epoch)
+        announce(log, settings, data, net.classes, parameters, devices, reader.steps_per_epoch,
+                 workers)
         if frozen:
             log.line('frozen: %d of %d parameter arrays; %d parameters learn' % (
                 len(frozen), len(net.collect_params().keys()), count_parameters(net)))
@@ -250,11 +292,12 @@ def _train(settings: RunSettings, open_folder: Callable[[], Path], load_epoch: i
         if changes:
             log.line('warning: the last bits will differ from those of an uninterrupted run, '
                      'because of: %s' % changes)
-        log.open_tensorboard(state.position.update)
+        if workers.rank == 0:
+            log.open_tensorboard(state.position.update)
 
         def after_epoch(state):
-            _log_bad(log, data.train, reader.bad)
-            _log_bad(log, data.validation, validation.bad)
+            log_bad(log, data.train, reader.bad)
+            log_bad(log, data.validation, validation.bad)
             plot_curves(folder, '%s on %s' % (settings.run_name, settings.dataset))
 
         def after_checkpoint(state):
@@ -266,19 +309,38 @@ def _train(settings: RunSettings, open_folder: Callable[[], Path], load_epoch: i
                     settings.checkpoint_epochs or max(1, recipe.num_epochs // 8),
                     settings.checkpoint_steps, settings.checkpoint_seconds, settings.keep,
                     settings.on_nan, settings.loss_limit,
-                    loss_scale=precision.LossScale() if settings.precision == 'float16' else None)
+                    loss_scale=precision.LossScale() if settings.precision == 'float16' else None,
+                    workers=workers)
         if resume_from is None:
             loop.save()
         # A folder with a configuration has a checkpoint, too: whatever ends the run, it can go on.
         settings.write(folder, igcnet=igcnet.__version__, mxnet=mx.__version__,
                        parameters=parameters)
-        loop.run(_progress(log, reader, recipe))
+        loop.run(show_progress(log, reader, recipe))
+        if workers.rank > 0:
+            return
         with contextlib.nullcontext() if loop.average is None else loop.average.applied():
             _export(net, settings, folder, preprocessing, data.train.classes)
         log.line('Exported "%s-symbol.json"%s' % (
             folder / settings.run_name, '' if loop.average is None else ', the averaged weights'))
     finally:
         log.close()
+
+
+def check_batch(recipe: Recipe, devices: int, workers: Alone) -> None:
+    """Raise `UsageError` unless every device of every worker gets a part of the batch, and all
+    workers get equal ones."""
+    batch_size, parts = recipe.batch_size, recipe.accumulate
+    counts = workers.gather([devices])[:, 0].astype(int).tolist()
+    if len(set(counts)) > 1:
+        raise UsageError('--gpus, --cpus: every worker needs the same number of devices, they '
+                         'have %s' % counts)
+    if batch_size % workers.size:
+        raise UsageError('--batch-size %d: it is the total, and does not divide by %d workers'
+                         % (batch_size, workers.size))
+    if batch_size < sum(counts) * parts:
+        raise UsageError('--batch-size %d: too small for %d devices%s' % (
+            batch_size, sum(counts), ' and %d parts' % parts if parts > 1 else ''))
 
 
 def _export(net, settings: RunSettings, folder: Path, preprocessing, classes) -> None:
@@ -298,12 +360,6 @@ def original_prefix(settings: RunSettings) -> str:
     return '%sweights/%s/%s' % (settings.model_prefix, settings.run_name, settings.run_name)
 
 
-def _log_bad(log: RunLog, records: RecordFile, bad: Dict[int, str]) -> None:
-    if bad:
-        log.line('skipped %d of %d images of %s as unreadable; the first: %s'
-                 % (len(bad), len(records), records.paths.rec, bad[min(bad)]))
-
-
 def _save_original(net, settings: RunSettings, epoch: int) -> None:
     prefix = Path(original_prefix(settings))
     with explain_os_errors(prefix):
@@ -311,41 +367,5 @@ def _save_original(net, settings: RunSettings, epoch: int) -> None:
     save_original(net, str(prefix), epoch)
 
 
-def _announce(log: RunLog, settings: RunSettings, data: Data, classes: int, parameters: int,
-              devices: List[mx.Context], steps_per_epoch: int) -> None:
-    recipe = settings.recipe
-    log.line('run folder: %s' % log.folder)
-    log.line('network: %s %s' % (settings.run_name, ', '.join(
-        '%s=%s' % item for item in sorted(settings.network_settings.items()))))
-    log.line('network parameters: %.4fM (%d)' % (parameters / 1e6, parameters))
-    log.line('data: %d training and %d validation images, %d classes, mean %s, std %s' % (
-        len(data.train), len(data.validation), classes, data.facts.mean, data.facts.std))
-    if not data.train.has_index:
-        log.line('%s has no index file; its records were found by reading through it'
-                 % data.train.paths.rec)
-    log.line('devices: %s; kv-store %s; total batch %d, %s a device' % (
-        ' '.join(map(str, devices)), settings.kv_store, recipe.batch_size,
-        '%g' % (recipe.batch_size / len(devices))))
-    log.line('recipe: %s' % ', '.join('%s=%s' % item for item in recipe.as_dict().items()))
-    if recipe.lr_per:
-        log.line('learning rate: %g for %d images, so %g for a total batch of %d'
-                 % (recipe.lr, recipe.lr_per, recipe.rate, recipe.batch_size))
-    if recipe.schedule.startswith('steps'):
-        log.line('training strategy: lr=%f, step=[%s]' % (
-            recipe.rate, ', '.join('%g' % epoch for epoch in recipe.drop_epochs())))
-    log.line('random seed: %d; %d steps an epoch' % (settings.rand_seed, steps_per_epoch))
-
-
-def _progress(log: RunLog, reader, recipe):
-    @contextlib.contextmanager
-    def show_epoch(epoch: int, first: int):
-        label = 'epoch %d/%d' % (epoch + 1, recipe.num_epochs)
-        # In a log file the lines of the log show the progress.
-        watched = sys.stderr.isatty()
-        with Progress(reader.steps_per_epoch - first, label, 'steps', enabled=watched) as bar:
-            log.write_console = bar.write if watched else None
-            try:
-                yield lambda text: bar.advance(1, text)
-            finally:
-                log.write_console = None
-    return show_epoch
+def _discard(text: str) -> None:
+    """Where the lines of all workers but the first go."""

@@ -39,6 +39,7 @@ def new_run_folder(settings: RunSettings) -> Iterator[Path]:
             with contextlib.suppress(FileExistsError):  # perhaps since a moment ago
                 folder.mkdir()
                 break
+        sync_folder(settings.folder_of_runs)
     with locked(folder):
         yield folder
 

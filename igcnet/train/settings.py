@@ -48,10 +48,14 @@ class RunSettings:
     cpus : int
         Number of CPU contexts.
     kv_store : str
-        'device' or 'local'.
+        'device' or 'local'; in a distributed job one of `igcnet.train.distributed.STORES`.
+    gc_type, gc_threshold : str, float
+        'none' or '2bit': how the gradients of a distributed job are compressed.
     lowering : str
         'stock', 'blocked', 'native' or 'auto': how grouped convolutions are computed, see
         `igcnet.layers.lowering`.
+    tune : bool
+        Measure the lowerings first, once on each machine, and take the fastest.
     precision : str
         'float32', 'bfloat16' or 'float16', see `igcnet.train.precision`.
     rand_seed : int, optional
@@ -106,7 +110,10 @@ class RunSettings:
     gpus: str = ''
     cpus: int = 1
     kv_store: str = 'device'
+    gc_type: str = 'none'
+    gc_threshold: float = 0.5
     lowering: str = 'stock'
+    tune: bool = False
     precision: str = 'float32'
     rand_seed: Optional[int] = None
     log_dir: str = './snapshot/'
@@ -161,12 +168,15 @@ class RunSettings:
 
     def write(self, folder: PathLike, **notes: Any) -> None:
         """Write ``config.yaml`` into `folder`, with `notes` (versions, counts) beside it."""
+        write_text(Path(folder) / CONFIG, self.to_text(**notes))
+
+    def to_text(self, **notes: Any) -> str:
+        """The content of ``config.yaml``."""
         import yaml
         values = {**asdict(self), 'recipe': self.recipe.as_dict()}
         for key in ('mean_rgb', 'std_rgb', 'freeze'):
             values[key] = None if values[key] is None else list(values[key])
-        write_text(Path(folder) / CONFIG,
-                   yaml.safe_dump({'run': values, 'notes': notes}, sort_keys=False))
+        return yaml.safe_dump({'run': values, 'notes': notes}, sort_keys=False)
 
 
 def _word(value: Any) -> str:
@@ -182,10 +192,28 @@ def read_settings(folder: PathLike) -> RunSettings:
     CheckpointError
         There is no run, or its ``config.yaml`` is damaged.
     """
-    import yaml
     path = Path(folder) / CONFIG
     try:
-        values = yaml.safe_load(path.read_text(encoding='utf-8'))['run']
+        text = path.read_text(encoding='utf-8')
+    except OSError as problem:
+        raise CheckpointError('%s: there is no run to resume (%s: %s)'
+                              % (folder, CONFIG, problem.strerror)) from None
+    except ValueError as problem:
+        raise CheckpointError('%s: not the configuration of a run (%s)' % (path, problem)) from None
+    return settings_from_text(text, path)
+
+
+def settings_from_text(text: str, path: PathLike) -> RunSettings:
+    """What `RunSettings.to_text` gave; `path` is named in errors.
+
+    Raises
+    ------
+    CheckpointError
+        The text is damaged.
+    """
+    import yaml
+    try:
+        values = yaml.safe_load(text)['run']
         recipe = values['recipe']
         recipe = recipe_from_dict(recipe, recipe['name'], str(path))
         for key in ('mean_rgb', 'std_rgb'):
@@ -193,9 +221,6 @@ def read_settings(folder: PathLike) -> RunSettings:
                 values[key] = tuple(float(v) for v in values[key])
         values['freeze'] = tuple(str(v) for v in values.get('freeze', ()))
         return RunSettings(**{**values, 'recipe': recipe})
-    except OSError as problem:
-        raise CheckpointError('%s: there is no run to resume (%s: %s)'
-                              % (folder, CONFIG, problem.strerror)) from None
     except UsageError as problem:
         raise CheckpointError(str(problem)) from None
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as problem:

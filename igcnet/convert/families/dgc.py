@@ -12,6 +12,7 @@ from typing import Any, Dict
 
 import numpy as np
 
+from igcnet.errors import UsageError
 from igcnet.layers import Network
 
 WRAPPER = {
@@ -34,8 +35,17 @@ _PARAMETERS = {'gamma': 'weight', 'beta': 'bias', 'inactive_channels': '_inactiv
 
 
 def torch_names(net: Network) -> Dict[str, str]:
-    """Key in the original's state_dict for every parameter path of `net`, or of a lone layer."""
-    return {path: _torch_name(net, path) for path in net._collect_params_with_prefix()}
+    """Key in the original's state_dict for every parameter path of `net`, or of a lone layer.
+
+    Raises
+    ------
+    UsageError
+        `net` has the static form.
+    """
+    paths = list(net._collect_params_with_prefix())
+    if any(path.endswith('.chosen') for path in paths):
+        raise UsageError('a network with static selection: the original has no such form')
+    return {path: _torch_name(net, path) for path in paths}
 
 
 def torch_extras(net: Network) -> Dict[str, np.ndarray]:

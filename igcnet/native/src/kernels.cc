@@ -34,21 +34,6 @@ void convolve_backward(const Convolution& given, const Norm& norm, const float* 
   if (norm.scale) finish_norm(c.batch, c.in, norm, x, dx, sums, result);
 }
 
-void nesterov(size_t count, float* weight, float* moment, const float* gradient, float rate,
-              float decay, float momentum, float scale, float clip) {
-  for (size_t i = 0; i < count; ++i) {
-    float g = gradient[i] * scale;
-    if (clip >= 0) {
-      g = g > clip ? clip : g;
-      g = g < -clip ? -clip : g;
-    }
-    g += decay * weight[i];
-    const float m = moment[i] * momentum + g;
-    moment[i] = m;
-    weight[i] -= (g + momentum * m) * rate;
-  }
-}
-
 double multiply_adds(long rounds) {
   constexpr int kSums = 12;
   vec sums[kSums];
@@ -70,6 +55,6 @@ double multiply_adds(long rounds) {
 
 extern const Kernels IGCNET_BUILD = {
     IGCNET_BUILD_NAME, convolve, convolve_backward, norm_forward, norm_backward,
-    to_lanes,          from_lanes, nesterov,        multiply_adds};
+    to_lanes,          from_lanes, multiply_adds};
 
 }  // namespace igcnet

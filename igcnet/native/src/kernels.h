@@ -69,9 +69,6 @@ struct Kernels {
   // (batch, channels, pixels) to lanes and back.
   void (*to_lanes)(int batch, const Map&, const float* x, float* lanes);
   void (*from_lanes)(int batch, const Map&, const float* lanes, float* x);
-  // m = momentum * m + g, w -= rate * (g + momentum * m) with g = scale * gradient + decay * w.
-  void (*nesterov)(size_t count, float* weight, float* moment, const float* gradient, float rate,
-                   float decay, float momentum, float scale, float clip);
   // Multiply-adds of one thread that keeps to its registers.
   double (*multiply_adds)(long rounds);
 };

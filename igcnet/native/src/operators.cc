@@ -370,8 +370,4 @@ extern "C" {
 const char* igcnet_fingerprint() { return IGCNET_FINGERPRINT; }
 const char* igcnet_kernels() { return kernels().name; }
 double igcnet_multiply_adds(long rounds) { return kernels().multiply_adds(rounds); }
-void igcnet_nesterov(size_t count, float* weight, float* moment, const float* gradient, float rate,
-                     float decay, float momentum, float scale, float clip) {
-  kernels().nesterov(count, weight, moment, gradient, rate, decay, momentum, scale, clip);
-}
 }

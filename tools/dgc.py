@@ -1,0 +1,10 @@
+"""What dynamic group convolutions choose, and their static form; the same as ``igcnet dgc``."""
+
+import sys
+from pathlib import Path
+
+if __name__ == '__main__':
+    # The repository instead of this folder, whose profile.py would hide the standard library's.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from igcnet.cli.dgc import main
+    sys.exit(main())
