@@ -23,7 +23,7 @@ ROWS = {
     'menet': ('menet228_12x1_g3', {}, 1.2, 1.2),
     'shufflenet': ('shufflenet_1x_g3', {}, 1.2, 1.2),
     'igcv2': ('igcv2', {}, None, None),
-    'dydensenet': ('dydensenet_imagenet', {}, 1.2, 1.2),
+    'dydensenet': ('dydensenet_imagenet', {'selection': 'static'}, 1.2, 1.2),
 }
 
 

@@ -196,9 +196,10 @@ def _one_graph(net: Any) -> Any:
     if isinstance(net, SlimmableNetwork):
         print('exported at width %g' % net.width)
         return net.cut()
-    if hasattr(net, 'dynamic_layers'):
+    if getattr(net, 'dynamic_layers', None):
         print('the gates of the dynamic group convolutions are part of the graph: every channel '
-              'is computed, and those that a gate drops are set to 0')
+              'is computed, and those that a gate drops are set to 0 (igcnet dgc freeze makes a '
+              'network without gates)')
     return net
 
 
