@@ -41,7 +41,16 @@ def main():
     from igcnet._backend import set_threads
     set_threads(args.threads)
     import igcnet
-    from igcnet.deploy.bench import FORMS, INT8, NAIVE, OURS, STOCK, bench, format_bench
+    from igcnet.deploy.bench import (
+        FORMS,
+        INT8,
+        NAIVE,
+        OURS,
+        STOCK,
+        bench,
+        format_bench,
+        give_random_parameters,
+    )
     from igcnet.files import write_json
 
     forms = [form for form in FORMS if not (
@@ -51,7 +60,7 @@ def main():
     for row in args.rows.split(','):
         name, settings, *goals = ROWS[row]
         net = igcnet.get_model(name, **settings)
-        net.initialize()
+        give_random_parameters(net, igcnet.get_spec(name).preprocessing.input_size)
         result = bench(net, name, None, sizes, forms, *((3, 0.1) if args.short else (9, 0.5)),
                        report=lambda line: print('  ' + line, file=sys.stderr, flush=True))
         print(format_bench(result) + '\n', flush=True)

@@ -112,9 +112,18 @@ def test_gates_are_found_by_name():
 def test_ranges_are_those_of_the_images():
     model = chain(conv(4, 4))
     x = np.random.RandomState(0).standard_normal(model.batch_shape(6)).astype(np.float32)
-    ranges = map_ranges(model, [x[:1], x[1:]])
-    assert ranges['data'] == pytest.approx((x.min(), x.max()))
-    assert set(ranges) == {'data', 'n0', 'logits'}
+    assert set(map_ranges(model, [x])) == {'data', 'n0', 'logits'}
+    assert map_ranges(model, [x])['data'] == pytest.approx((x.min(), x.max()), rel=0.01)
+    assert map_ranges(model, [x, 3 * x])['data'] == pytest.approx(
+        (2 * x.min(), 2 * x.max()), rel=0.01)
+
+
+def test_a_stray_value_does_not_make_a_range():
+    model = chain(conv(4, 4), size=64)
+    x = np.random.RandomState(0).standard_normal(model.batch_shape(4)).astype(np.float32)
+    x[0, 0, 0, 0] = 1000
+    low, high = map_ranges(model, [x])['data']
+    assert -6 < low < -3 and 3 < high < 6
 
 
 def test_no_images_and_images_that_are_no_numbers():

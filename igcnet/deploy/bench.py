@@ -32,6 +32,7 @@ from igcnet.deploy.timing import interleaved
 from igcnet.deploy.verify import random_images
 from igcnet.errors import UsageError
 from igcnet.files import PathLike, atomic_path
+from igcnet.layers import BatchNorm
 from igcnet.profiling.report import align
 
 STOCK, NAIVE = 'MXNet stock', 'ONNX Runtime naive'
@@ -98,6 +99,25 @@ class Bench(NamedTuple):
         """Plain values, for JSON."""
         return {**self._asdict(), 'image_shape': list(self.image_shape),
                 'timings': [timing._asdict() for timing in self.timings]}
+
+
+def give_random_parameters(net: HybridBlock, size: int) -> None:
+    """Initialise a network, with the running statistics of a batch of random images.
+
+    Numbers that overflow or vanish on their way through the layers would take another time.
+    """
+    net.initialize()
+    norms: List[BatchNorm] = []
+    net.apply(lambda block: norms.append(block) if isinstance(block, BatchNorm) else None)
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    with mx.autograd.record():
+        total = net(mx.nd.array(random_images(4, size, 0))).sum()
+    total.backward()  # only this updates running statistics
+    mx.nd.waitall()
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
 
 
 def mxnet_stock(net: HybridBlock, size: int, batch_size: int) -> Runner:

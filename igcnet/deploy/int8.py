@@ -18,7 +18,6 @@ eight bits are coarse for a sigmoid. So do pooling and the classifier, which cos
 
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple
 
@@ -43,6 +42,9 @@ from igcnet.errors import CheckpointError
 Ranges = Dict[str, Tuple[float, float]]
 BACKEND = 'MKLDNN_QUANTIZE'
 MOST_GROUPS = 4
+# Stray values beyond this percentile would make the steps of all others coarse.
+PERCENTILE = 99.99
+MOST_VALUES = 200000  # of each map and batch
 PRODUCTS = ('elemwise_mul', 'broadcast_mul')
 # What MXNet leaves in float32.
 FLOAT_OPERATORS = [*PRODUCTS, 'Pooling', 'FullyConnected', '_sg_mkldnn_fully_connected',
@@ -67,7 +69,7 @@ def gate_nodes(model: Model) -> Set[str]:
 
 
 def map_ranges(model: Model, batches: Iterable[np.ndarray]) -> Ranges:
-    """Smallest and largest value of the output of every node on calibration images.
+    """Range of the output of every node on calibration images, but for stray values.
 
     Parameters
     ----------
@@ -82,27 +84,26 @@ def map_ranges(model: Model, batches: Iterable[np.ndarray]) -> Ranges:
     internals = to_mxnet(expand(model.graph)).get_internals()
     names = [node.name for node in model.graph.nodes
              if not node.is_variable and node.output_counts()[0] == 1]
-    outputs = [INPUT] + [name + '_output' for name in names]
-    block = block_of(mx.sym.Group([internals[output] for output in outputs]), model.arrays)
-    found: Ranges = {}
+    outputs = [internals[name + '_output'] for name in names]
+    return _ranges([INPUT, *names], block_of(mx.sym.Group([internals[INPUT], *outputs]),
+                                             model.arrays), batches)
+
+
+def _ranges(names: List[str], block: SymbolBlock, batches: Iterable[np.ndarray]) -> Ranges:
+    """Ranges of the outputs of `block`: of each batch without the few largest, then the mean."""
+    found: Dict[str, List[np.ndarray]] = {}
     for images in batches:
-        for name, values in zip([INPUT, *names], block(mx.nd.array(images))):
-            _widen(found, name, values)
-    return _checked(found)
-
-
-def _widen(found: Ranges, name: str, values: mx.nd.NDArray) -> None:
-    low, high = found.get(name, (math.inf, -math.inf))
-    found[name] = min(low, float(values.min().asscalar())), max(high, float(
-        values.max().asscalar()))
-
-
-def _checked(found: Ranges) -> Ranges:
-    wrong = [name for name, limits in found.items() if not all(map(math.isfinite, limits))]
+        for name, values in zip(names, block(mx.nd.array(images))):
+            flat = values.asnumpy().ravel()
+            flat = flat[::max(1, flat.size // MOST_VALUES)]
+            found.setdefault(name, []).append(
+                np.percentile(flat, [100 - PERCENTILE, PERCENTILE]))
+    means = {name: np.mean(limits, axis=0) for name, limits in found.items()}
+    wrong = [name for name, limits in means.items() if not np.isfinite(limits).all()]
     if wrong or not found:
         raise CheckpointError('calibration: %s' % (
             '%s has values that are not finite' % wrong[0] if wrong else 'there are no images'))
-    return found
+    return {name: (float(low), float(high)) for name, (low, high) in means.items()}
 
 
 def mxnet_ranges(model: Model, batches: Iterable[np.ndarray]) -> Ranges:
@@ -114,12 +115,8 @@ def mxnet_ranges(model: Model, batches: Iterable[np.ndarray]) -> Ranges:
         A map has values that are not finite.
     """
     names, internals = fused_outputs(model), _fused(model)[0].get_internals()
-    block = block_of(mx.sym.Group([internals[name] for name in names]), model.arrays)
-    found: Ranges = {}
-    for images in batches:
-        for name, values in zip(names, block(mx.nd.array(images))):
-            _widen(found, name, values)
-    return _checked(found)
+    return _ranges(names, block_of(mx.sym.Group([internals[name] for name in names]),
+                                   model.arrays), batches)
 
 
 def fused_outputs(model: Model) -> List[str]:
