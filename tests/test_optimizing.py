@@ -160,6 +160,23 @@ def test_nothing_slower_than_the_stock_form_is_chosen(net, stock, folded, monkey
     assert 'left as they are' in optimized.explain()
 
 
+def test_forms_with_far_more_work_are_not_timed(stock, folded, monkeypatch):
+    timed = []
+
+    def seconds(model):
+        timed.append(model.macs() / stock.macs())
+        return 1.0
+    pretend(monkeypatch, seconds)
+    monkeypatch.setattr(choosing, 'MOST_WORK', 1.5)
+    choose(stock, folded, 'mxnet', 1)
+    assert max(timed) <= 1.5
+    monkeypatch.undo()
+    timed.clear()
+    pretend(monkeypatch, seconds)
+    choose(stock, folded, 'mxnet', 1)
+    assert max(timed) > 1.5
+
+
 def test_a_choice_is_remembered(stock, folded, monkeypatch, cache):
     pretend(monkeypatch, lambda model: len(model.graph.nodes))
     first = cached_choice(stock, folded, 'mxnet', 1)

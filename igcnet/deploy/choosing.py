@@ -23,6 +23,8 @@ from igcnet.files import read_json, write_json
 MARGIN = 0.98
 # Strategies that are this much slower for the whole network are not tried for single stages.
 HOPELESS = 1.5
+# Forms with so many times the multiply-adds are not even timed.
+MOST_WORK = 8
 
 
 class Choice(NamedTuple):
@@ -86,7 +88,7 @@ def choose(stock: Model, folded: Model, target: str, batch_size: int, int8: bool
     if len(stages) > 1:
         for stage in stages:
             for strategy in promising:
-                contest.against_best({**contest.plan, stage: strategy})
+                contest.against_best({**contest.plan, stage: strategy}, [contest.name])
     return contest.final()
 
 
@@ -106,10 +108,13 @@ class _Contest:
         for name in self.runners[1:]:
             self._challenge(self.plan, folded, name)
 
-    def against_best(self, plan: Plan) -> float:
-        """Time of a plan divided by that of the best one before it."""
+    def against_best(self, plan: Plan, runners: Optional[List[str]] = None) -> float:
+        """Time of a plan divided by that of the best one before it, by the given runners or all
+        of the target."""
         model = apply_plan(self.folded, plan)
-        return min(self._challenge(plan, model, name) for name in self.runners)
+        if model.macs() > MOST_WORK * self.stock.macs():
+            return float('inf')
+        return min(self._challenge(plan, model, name) for name in runners or self.runners)
 
     def _challenge(self, plan: Plan, model: Model, name: str) -> float:
         key = (model.form(), name)
