@@ -1,5 +1,7 @@
 """The ONNX form: the same outputs under ONNX Runtime, any batch size."""
 
+import sys
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -125,6 +127,16 @@ def test_files_that_are_no_models(tmp_path, content):
     with pytest.raises(CheckpointError) as caught:
         load_onnx(path)
     assert str(path) in str(caught.value) and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('package, word', [('onnx', 'onnx:'), ('onnxruntime', 'onnxruntime is')])
+def test_a_missing_package_is_named(monkeypatch, package, word, tmp_path):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    net = trained_looking(igcnet.get_model('plain_igc', **SMALL['plain_igc']))
+    with pytest.raises(UsageError, match=word) as caught:
+        optimize(net, 'onnxruntime').runner()
+    assert "'.[onnx]'" in str(caught.value)
 
 
 def test_a_missing_file(tmp_path):

@@ -24,8 +24,8 @@ from igcnet.deploy.optimizing import optimize
 from igcnet.deploy.runtimes import (
     Runner,
     block_runner,
+    import_runtime,
     onnx_runner,
-    runtime_version,
     thread_count,
 )
 from igcnet.deploy.timing import interleaved
@@ -140,10 +140,7 @@ def onnx_naive(net: HybridBlock, size: int, batch_size: int) -> Runner:
 
 def _torch(channels_last: bool, compiled: bool) -> Callable[[HybridBlock, int, int], Runner]:
     def make(net: HybridBlock, size: int, batch_size: int) -> Runner:
-        try:
-            import torch
-        except ImportError:
-            raise UsageError('PyTorch is not installed') from None
+        torch = import_runtime('torch')
         torch.set_num_threads(thread_count())
 
         def arrange(tensor):
@@ -252,8 +249,8 @@ def machine() -> Dict[str, Any]:
     found = {'processor': processor_name(), 'threads': thread_count()}
     for package in ('mxnet', 'onnxruntime', 'torch'):
         try:
-            found[package] = runtime_version(package)
-        except ImportError:  # importlib.metadata.PackageNotFoundError
+            found[package] = import_runtime(package).__version__
+        except UsageError:
             continue
     return found
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from igcnet.deploy.model import Model
 from igcnet.deploy.runners import INT8, RUNNERS, runners_of
-from igcnet.deploy.runtimes import runtime_version, thread_count
+from igcnet.deploy.runtimes import import_runtime, thread_count
 from igcnet.deploy.strategies import CANDIDATES, PLAIN, Plan, Strategy, apply_plan, stages_of
 from igcnet.deploy.timing import compare
 from igcnet.errors import IgcnetError
@@ -192,7 +192,7 @@ def processor_name() -> str:
 
 
 def _key(stock: Model, target: str, batch_size: int, int8: bool) -> str:
-    facts: List = [stock.form(), target, runtime_version(target), processor_name(),
+    facts: List = [stock.form(), target, import_runtime(target).__version__, processor_name(),
                    thread_count(), batch_size, int8, [strategy.text() for strategy in CANDIDATES]]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

@@ -67,7 +67,7 @@ class Optimized(NamedTuple):
     Parameters
     ----------
     model : Model
-        For `igcnet.deploy.export_symbol` and `export_onnx`.
+        The graph and its arrays; see `igcnet.deploy.optimized_files` and `to_onnx`.
     target : str
         The runtime it was made for.
     choice : Choice

@@ -6,7 +6,7 @@ float32 numpy arrays.
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
 import os
 import warnings
 from typing import Any, Callable, Mapping
@@ -15,6 +15,7 @@ import mxnet as mx
 import numpy as np
 from mxnet.gluon import SymbolBlock
 
+from igcnet._backend import physical_cores
 from igcnet.convert import expand
 from igcnet.convert.original import INPUT
 from igcnet.convert.symbol_json import to_mxnet
@@ -29,7 +30,7 @@ FUSION = 'MKLDNN'
 def thread_count() -> int:
     """Threads that MXNet computes with, and so the others too."""
     given = os.environ.get('OMP_NUM_THREADS', '')
-    return int(given) if given.isdigit() and int(given) else os.cpu_count() or 1
+    return int(given) if given.isdigit() and int(given) else physical_cores()
 
 
 def mxnet_runner(model: Model, fused: bool = True) -> Runner:
@@ -103,11 +104,7 @@ def session_runner(source: Any) -> Runner:
 
 def open_session(source: Any) -> Any:
     """An ``onnxruntime.InferenceSession`` on the CPU with as many threads as MXNet has."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UsageError("the ONNX form is run by the package onnxruntime: pip install -c "
-                         "constraints.txt '.[onnx]'") from None
+    onnxruntime = import_runtime('onnxruntime')
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = thread_count()
     options.inter_op_num_threads = 1
@@ -115,6 +112,17 @@ def open_session(source: Any) -> Any:
     return onnxruntime.InferenceSession(source, options, providers=['CPUExecutionProvider'])
 
 
-def runtime_version(target: str) -> str:
-    """Version of the package that runs a target."""
-    return importlib.metadata.version(target)
+def import_runtime(name: str) -> Any:
+    """The package of this name.
+
+    Raises
+    ------
+    UsageError
+        It is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise UsageError('%s is not installed%s' % (name, {
+            'onnxruntime': ": pip install -c constraints.txt '.[onnx]'",
+            'torch': ": pip install -c constraints.txt '.[torch]'"}.get(name, ''))) from None
