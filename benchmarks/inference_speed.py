@@ -23,7 +23,7 @@ ROWS = {
     'menet': ('menet228_12x1_g3', {}, 1.2, 1.2),
     'shufflenet': ('shufflenet_1x_g3', {}, 1.2, 1.2),
     'igcv2': ('igcv2', {}, None, None),
-    'dydensenet': ('dydensenet_imagenet', {}, 1.2, 1.2),
+    'dydensenet': ('dydensenet_imagenet', {'selection': 'static'}, 1.2, 1.2),
 }
 
 
@@ -34,33 +34,47 @@ def main():
     parser.add_argument('--batch-sizes', default='1,32')
     parser.add_argument('--short', action='store_true', help='3 short turns in place of 9')
     parser.add_argument('--no-torch', action='store_true', help='leave PyTorch out')
+    parser.add_argument('--no-int8', action='store_true', help='leave eight bits out')
     parser.add_argument('--json', metavar='FILE', help='write everything as JSON')
     args = parser.parse_args()
     os.environ['OMP_NUM_THREADS'] = str(args.threads)
     from igcnet._backend import set_threads
     set_threads(args.threads)
     import igcnet
-    from igcnet.deploy.bench import FORMS, NAIVE, OURS, STOCK, bench, format_bench
+    from igcnet.deploy.bench import (
+        FORMS,
+        INT8,
+        NAIVE,
+        OURS,
+        STOCK,
+        bench,
+        format_bench,
+        give_random_parameters,
+    )
     from igcnet.files import write_json
 
-    forms = [form for form in FORMS if not (args.no_torch and form.startswith('PyTorch'))]
+    forms = [form for form in FORMS if not (
+        (args.no_torch and form.startswith('PyTorch')) or (args.no_int8 and form in INT8))]
     sizes = [int(word) for word in args.batch_sizes.split(',')]
     results, verdicts = [], []
     for row in args.rows.split(','):
         name, settings, *goals = ROWS[row]
         net = igcnet.get_model(name, **settings)
-        net.initialize()
+        give_random_parameters(net, igcnet.get_spec(name).preprocessing.input_size)
         result = bench(net, name, None, sizes, forms, *((3, 0.1) if args.short else (9, 0.5)),
                        report=lambda line: print('  ' + line, file=sys.stderr, flush=True))
         print(format_bench(result) + '\n', flush=True)
         results.append(result.as_dict())
         for size in sizes:
             goal = goals[0 if size == 1 else 1]
-            best = max(OURS, key=lambda form: 1 / (result.find(form, size) or 1e9))
+            best, whole = (min(group, key=lambda form: result.find(form, size) or 1e9)
+                           for group in (OURS, INT8))
             verdicts.append('%-12s batch %-3d %-24s %s x naive ONNX Runtime%s, %s x stock' % (
                 row, size, best, two_digits(result.ratio(best, NAIVE, size)),
                 '' if goal is None else ' (aim %.1f)' % goal,
                 two_digits(result.ratio(best, STOCK, size))))
+            verdicts.append('%-12s batch %-3d %-24s %s x our float32 (aim 1.5 with VNNI)' % (
+                row, size, whole, two_digits(result.ratio(whole, best, size))))
     print('\n'.join(verdicts))
     if args.json:
         write_json(args.json, results)

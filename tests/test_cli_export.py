@@ -1,6 +1,7 @@
 """``tools/export.py``: both forms from every kind of source, and its mistakes."""
 
 import json
+import re
 
 import cv2
 import mxnet as mx
@@ -118,6 +119,42 @@ def test_evaluate_reads_them(world, tmp_path, capsys, form):
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
 
 
+@pytest.mark.parametrize('form', ['symbol', 'onnx'])
+@pytest.mark.parametrize('pixels', [[], ['--pixels']])
+def test_eight_bits(world, tmp_path, capsys, form, pixels):
+    onnx_needed(form)
+    folder, _ = world
+    given = [*NETWORK, '--params', str(folder / 'net.params')]
+    prefix, records = tmp_path / 'net', str(folder / 'test.rec')
+    assert export.main([*given, '--output', str(prefix), '--format', form, *FAST, *pixels,
+                        '--int8', '--calibration', records, '--calibration-images', '4',
+                        '--accuracy', records]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r'same class as before for \d+\.\d % of 4 calibration images', text)
+    assert re.search(r'before: top-1 .* of 6 images\nafter: top-1 .* of 6 images', text)
+    runner = json.loads((tmp_path / 'net-manifest.json').read_text())['runner']
+    assert runner == {'symbol': 'mxnet-int8', 'onnx': 'onnxruntime-int8'}[form]
+    exact, rounded = (logits_of(options, records, tmp_path)
+                      for options in (given, files(prefix, form)))
+    assert 0 < np.abs(exact - rounded).max() < 0.1 * np.abs(exact).max()
+
+
+def test_damaged_ranges_are_one_line(world, tmp_path, capsys):
+    folder, _ = world
+    records = str(folder / 'test.rec')
+    assert export.main([*NETWORK, '--params', str(folder / 'net.params'), '--output',
+                        str(tmp_path / 'net'), *FAST, '--int8', '--calibration', records]) == 0
+    path = tmp_path / 'net-manifest.json'
+    manifest = json.loads(path.read_text())
+    name = next(iter(manifest['ranges']))
+    for ranges in (None, 3, {}, {name: 3}, {name: ['a', 'b']}, {name: [0, float('inf')]}):
+        path.write_text(json.dumps({**manifest, 'ranges': ranges}))
+        capsys.readouterr()
+        assert predict.main([*files(tmp_path / 'net', 'symbol'), str(folder / 'x.npz')]) == 1
+        error = capsys.readouterr().err
+        assert error.count('\n') == 1 and 'ranges' in error
+
+
 def test_the_choice_is_measured_and_remembered(world, tmp_path, monkeypatch, capsys):
     from igcnet.deploy import choosing
     folder, _ = world
@@ -178,6 +215,9 @@ def test_dynamic_convolutions_keep_their_gates(tmp_path, capsys):
     (['--output', 'x', '--strategy', 'cheapest', '--tune'], 2, ['--tune', 'cheapest']),
     (['--output', 'x', '--input-size', '0'], 2, ['--input-size']),
     (['--output', 'x', '--width', '0.5', '--strategy', 'leave'], 2, ['width']),
+    (['--output', 'x', '--int8'], 2, ['--calibration']),
+    (['--output', 'x', '--calibration', 'x.rec'], 2, ['--int8']),
+    (['--output', 'x', *FAST, '--int8', '--calibration', 'none.rec'], 1, ['none.rec']),
     (['--output', 'x', '--params', 'net.onnx'], 2, ['net.onnx']),
     (['--output', 'x', '--params', 'none.params'], 1, ['none.params'])])
 def test_mistakes_are_one_line(world, tmp_path, monkeypatch, capsys, options, code, words):

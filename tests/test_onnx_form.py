@@ -1,5 +1,7 @@
 """The ONNX form: the same outputs under ONNX Runtime, any batch size."""
 
+import sys
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -22,15 +24,17 @@ NETWORKS = {**SMALL,
             'mobilenet_0.25x': dict(classes=10),
             'densenet': dict(stages='2-2-2', growth='8-8-8'),
             'dydensenet': dict(stages='2-2-2', growth='8-8-8'),
+            'dydensenet86_cifar10': dict(stages='2-2-2', growth='8-8-8', selection='static'),
             'resnet_igc_imgnet_d18': dict(primary_partition=4, classes=7)}
 
 
 @pytest.mark.parametrize('name', NETWORKS)
 def test_the_same_outputs(name):
     net = trained_looking(igcnet.get_model(name, **NETWORKS[name]))
-    if hasattr(net, 'dynamic_layers'):
-        for layer in net.dynamic_layers:
-            layer.set_inactive(3)
+    for layer in getattr(net, 'dynamic_layers', ()):
+        layer.set_inactive(3)
+    for parameter in net.collect_params('.*chosen').values():  # of the static form
+        parameter.set_data(mx.nd.array(np.random.RandomState(1).randint(0, 8, parameter.shape)))
     model = Model.of(net)
     run = session_runner(to_onnx(model).SerializeToString())
     for count in (1, 3):
@@ -51,6 +55,15 @@ def test_what_the_model_declares():
     operators = [node.op_type for node in made.graph.node]
     # Two Reshapes to a shuffle, and one before the classifier.
     assert operators.count('Transpose') == 6 and operators.count('Reshape') == 13
+
+
+def test_a_reshape_to_the_same_shape_is_none():
+    """DenseNet has them for the sake of MXNet's layouts."""
+    model = Model.of(trained_looking(igcnet.get_model('densenet', stages='1-1-1',
+                                                      growth='8-8-8')))
+    assert model.operators()['Reshape'] == 3
+    operators = [node.op_type for node in to_onnx(model).graph.node]
+    assert operators.count('Reshape') == 1  # before the classifier
 
 
 def single(op, attributes, shape=(4, 6, 6)):
@@ -114,6 +127,16 @@ def test_files_that_are_no_models(tmp_path, content):
     with pytest.raises(CheckpointError) as caught:
         load_onnx(path)
     assert str(path) in str(caught.value) and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('package, word', [('onnx', 'onnx:'), ('onnxruntime', 'onnxruntime is')])
+def test_a_missing_package_is_named(monkeypatch, package, word, tmp_path):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    net = trained_looking(igcnet.get_model('plain_igc', **SMALL['plain_igc']))
+    with pytest.raises(UsageError, match=word) as caught:
+        optimize(net, 'onnxruntime').runner()
+    assert "'.[onnx]'" in str(caught.value)
 
 
 def test_a_missing_file(tmp_path):

@@ -43,6 +43,7 @@ def cache(tmp_path, monkeypatch):
 def pretend(monkeypatch, seconds):
     """Let `seconds`, of a model, be the time that it takes; the runners are the models."""
     monkeypatch.setattr(choosing, 'RUNNERS', {'mxnet': lambda model: model})
+    monkeypatch.setattr(choosing, 'runners_of', lambda target, int8: ['mxnet'])
     monkeypatch.setattr(choosing, 'compare',
                         lambda one, other, images, rounds=0: seconds(one) / seconds(other))
 
@@ -157,6 +158,23 @@ def test_nothing_slower_than_the_stock_form_is_chosen(net, stock, folded, monkey
     optimized = optimize(net)
     assert optimized.model.form() == stock.form()
     assert 'left as they are' in optimized.explain()
+
+
+def test_forms_with_far_more_work_are_not_timed(stock, folded, monkeypatch):
+    timed = []
+
+    def seconds(model):
+        timed.append(model.macs() / stock.macs())
+        return 1.0
+    pretend(monkeypatch, seconds)
+    monkeypatch.setattr(choosing, 'MOST_WORK', 1.5)
+    choose(stock, folded, 'mxnet', 1)
+    assert max(timed) <= 1.5
+    monkeypatch.undo()
+    timed.clear()
+    pretend(monkeypatch, seconds)
+    choose(stock, folded, 'mxnet', 1)
+    assert max(timed) > 1.5
 
 
 def test_a_choice_is_remembered(stock, folded, monkeypatch, cache):

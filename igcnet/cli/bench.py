@@ -14,7 +14,8 @@ from igcnet.files import write_json
 
 # As in igcnet.deploy.bench, by the words of the option (a test compares them).
 FORMS = {'stock': 'MXNet stock', 'mxnet': 'MXNet optimised', 'naive': 'ONNX Runtime naive',
-         'onnx': 'ONNX Runtime optimised', 'torch': 'PyTorch eager',
+         'onnx': 'ONNX Runtime optimised', 'mxnet-int8': 'MXNet int8',
+         'onnx-int8': 'ONNX Runtime int8', 'torch': 'PyTorch eager',
          'torch-channels-last': 'PyTorch channels_last', 'torch-compiled': 'PyTorch compiled'}
 
 
@@ -65,16 +66,17 @@ def _main(argv: Optional[List[str]]) -> int:
     if args.plot and not args.plot.lower().endswith(('.png', '.svg', '.pdf')):
         raise UsageError('--plot %s: must end in .png, .svg or .pdf' % args.plot)
     set_threads(args.threads or 0)
-    from igcnet.deploy.bench import bench, format_bench, plot_bench
+    from igcnet.deploy.bench import bench, format_bench, give_random_parameters, plot_bench
+    from igcnet.layers import SlimmableNetwork
     from igcnet.registry import get_model
 
     spec, overrides = network_from(args)
+    size = args.input_size or spec.preprocessing.input_size
     net = get_model(spec.name, **overrides)
-    net.initialize()
-    if hasattr(net, 'cut'):
+    if isinstance(net, SlimmableNetwork):
         net = net.cut()
-    result = bench(net, spec.name, args.input_size or spec.preprocessing.input_size,
-                   args.batch_sizes, args.forms, args.rounds,
+    give_random_parameters(net, size)
+    result = bench(net, spec.name, size, args.batch_sizes, args.forms, args.rounds,
                    report=lambda line: print(line, flush=True))
     print(format_bench(result))
     if args.json:

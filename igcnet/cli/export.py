@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, List, Optional
+from typing import Any, Iterator, List, Optional
 
 from igcnet._backend import set_threads
 from igcnet.cli.common import Parser, positive_int, run
 from igcnet.cli.source import add_threads_option, add_trained_options, load_source
-from igcnet.errors import UsageError
+from igcnet.errors import DataError, UsageError
 
 TARGETS = {'symbol': 'mxnet', 'onnx': 'onnxruntime'}
 
@@ -41,6 +41,18 @@ def build_parser() -> Parser:
     speed.add_argument('--strategy', default='measured', metavar='NAME',
                        help="'measured'; 'stock' leaves the network as it is; or one for all "
                             'stages, such as cheapest+merge (see docs/deployment.md)')
+    int8 = parser.add_argument_group(
+        'eight bits', 'convolutions in whole numbers: faster where the CPU has VNNI, no longer '
+        'exact')
+    int8.add_argument('--int8', action='store_true',
+                      help='compute convolutions in eight bits; needs --calibration')
+    int8.add_argument('--calibration', metavar='DATA',
+                      help='records or folder of images that are typical of what the network '
+                           'will see')
+    int8.add_argument('--calibration-images', type=positive_int, default=256, metavar='N',
+                      help='number of images to take, evenly spread')
+    output.add_argument('--accuracy', metavar='DATA',
+                        help='labelled records or folder: show the accuracy before and after')
     speed.add_argument('--tune', action='store_true',
                        help='measure again, whatever is remembered')
     speed.add_argument('--explain', action='store_true',
@@ -58,6 +70,8 @@ def _main(argv: Optional[List[str]]) -> int:
     args = build_parser().parse_args(argv)
     if args.tune and args.strategy != 'measured':
         raise UsageError('--tune: nothing is measured with --strategy %s' % args.strategy)
+    if args.int8 != (args.calibration is not None):
+        raise UsageError('--int8 and --calibration go together')
     set_threads(args.threads or 0)
     import mxnet as mx
 
@@ -69,13 +83,19 @@ def _main(argv: Optional[List[str]]) -> int:
         raise UsageError('%s: its preprocessing is unknown; name the data set with --dataset'
                          % found.description)
     size = args.input_size or found.preprocessing.input_size
+    calibration = list(_calibration(args, found, size)) if args.int8 else None
     report = (lambda line: print('  ' + line, flush=True)) if args.explain else _quiet
     optimized = optimize(found.net, TARGETS[args.format], size, args.batch_size, args.strategy,
-                         found.preprocessing if args.pixels else None, args.tune, report)
+                         found.preprocessing if args.pixels else None, calibration, args.tune,
+                         report)
     if args.explain:
         print(optimized.explain())
     for path in _write(args, found, optimized, size):
         print('wrote %s' % path)
+    if calibration:
+        _show_agreement(args, found, optimized, calibration)
+    if args.accuracy:
+        _show_accuracy(args, found, optimized, size)
     print('%s, %dx%d images, for %s%s' % (
         found.description, size, size, optimized.target,
         '; %.2f times as fast as the stock form' % optimized.choice.speedup
@@ -85,24 +105,89 @@ def _main(argv: Optional[List[str]]) -> int:
 
 def _write(args: argparse.Namespace, found: Any, optimized: Any, size: int) -> List[Any]:
     """Write the files; returns their paths."""
+    from igcnet.deploy.export import manifest_facts
+    from igcnet.deploy.int8 import gate_nodes, quantize_onnx
+    from igcnet.deploy.onnx_form import to_onnx
+    from igcnet.deploy.optimized_files import write_onnx_form, write_symbol_form
+    facts = manifest_facts(_preprocessing(args, found, size), found.network, found.settings,
+                           size, found.classes)
+    facts.update(optimized.choice.as_dict(), target=optimized.target, batch_size=args.batch_size)
+    if args.format == 'onnx':
+        made = to_onnx(optimized.model)
+        if args.int8:
+            made = quantize_onnx(made, optimized.ranges, gate_nodes(optimized.model))
+        return list(write_onnx_form(made, args.output, facts))
+    if args.int8:
+        facts['ranges'] = optimized.ranges
+    return list(write_symbol_form(optimized.model, args.output, facts))
+
+
+def _preprocessing(args: argparse.Namespace, found: Any, size: int) -> Any:
+    """What an image goes through before it is the exported network's input."""
     from dataclasses import replace
 
-    from igcnet.deploy.export import manifest_facts
-    from igcnet.deploy.onnx_form import to_onnx
-    from igcnet.deploy.optimized_files import (
-        pixel_preprocessing,
-        write_onnx_form,
-        write_symbol_form,
-    )
+    from igcnet.deploy.optimized_files import pixel_preprocessing
     preprocessing = replace(found.preprocessing, input_size=size)
-    if args.pixels:
-        preprocessing = pixel_preprocessing(preprocessing)
-    facts = {**manifest_facts(preprocessing, found.network, found.settings, size, found.classes),
-             'target': optimized.target, 'batch_size': args.batch_size,
-             **optimized.choice.as_dict()}
-    if args.format == 'onnx':
-        return list(write_onnx_form(to_onnx(optimized.model), args.output, facts))
-    return list(write_symbol_form(optimized.model, args.output, facts))
+    return pixel_preprocessing(preprocessing) if args.pixels else preprocessing
+
+
+def _calibration(args: argparse.Namespace, found: Any, size: int) -> Iterator[Any]:
+    """Batches of prepared images, evenly spread over the calibration data."""
+    import numpy as np
+
+    from igcnet.data.reader import EvalReader
+    reader = EvalReader(args.calibration, 32, _preprocessing(args, found, size))
+    count = min(args.calibration_images, len(reader))
+    chosen = set(np.linspace(0, len(reader) - 1, count).round().astype(int))
+    for batch in reader:
+        rows = [row for row, position in enumerate(batch.positions) if int(position) in chosen]
+        if rows:
+            yield batch.images[rows].astype(np.float32)
+
+
+def _show_agreement(args: argparse.Namespace, found: Any, optimized: Any,
+                    calibration: List[Any]) -> None:
+    """How often eight bits give the same class, on the calibration images."""
+    import mxnet as mx
+    import numpy as np
+
+    run, agreeing = optimized.runner(), 0
+    for images in calibration:
+        prepared = images
+        if args.pixels:
+            mean, std = (np.reshape(values, (3, 1, 1)) for values in (
+                found.preprocessing.mean, found.preprocessing.std))
+            prepared = (images - mean) / std
+        before = found.net(mx.nd.array(prepared)).asnumpy()
+        agreeing += int((before.argmax(axis=1) == run(images).argmax(axis=1)).sum())
+    count = sum(map(len, calibration))
+    print('eight bits give the same class as before for %.1f %% of %d calibration images'
+          % (100 * agreeing / count, count))
+
+
+def _show_accuracy(args: argparse.Namespace, found: Any, optimized: Any, size: int) -> None:
+    """Accuracy of the given network and of the exported one on labelled data."""
+    from dataclasses import replace
+
+    import mxnet as mx
+
+    from igcnet.cli.evaluate import check_batch_labels
+    from igcnet.data.reader import EvalReader
+    from igcnet.train.evaluate import evaluate
+
+    run = optimized.runner()
+    networks = {'before': (found.net, replace(found.preprocessing, input_size=size)),
+                'after': (lambda x: mx.nd.array(run(x.asnumpy())),
+                          _preprocessing(args, found, size))}
+    for name, (net, preprocessing) in networks.items():
+        reader = EvalReader(args.accuracy, 32, preprocessing, classes=found.classes)
+        if not reader.source.labelled:
+            raise DataError('%s: the images have no labels' % args.accuracy)
+        scores = evaluate(net, reader, [mx.cpu()], lambda batch, logits, of=reader:
+                          check_batch_labels(of, batch, logits.shape[1]))
+        means = scores.means()
+        print('%s: top-1 %.2f %%, top-5 %.2f %% of %d images'
+              % (name, 100 * means['top1'], 100 * means['top5'], scores.count))
 
 
 def _one_graph(net: Any) -> Any:
@@ -111,9 +196,10 @@ def _one_graph(net: Any) -> Any:
     if isinstance(net, SlimmableNetwork):
         print('exported at width %g' % net.width)
         return net.cut()
-    if hasattr(net, 'dynamic_layers'):
+    if getattr(net, 'dynamic_layers', None):
         print('the gates of the dynamic group convolutions are part of the graph: every channel '
-              'is computed, and those that a gate drops are set to 0')
+              'is computed, and those that a gate drops are set to 0 (igcnet dgc freeze makes a '
+              'network without gates)')
     return net
 
 

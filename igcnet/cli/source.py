@@ -108,7 +108,7 @@ def load_source(args: argparse.Namespace, contexts, as_it_is: bool = False) -> T
 def _from_symbol(args, contexts, as_it_is) -> TrainedNetwork:
     from igcnet.convert import load_network, read_graph, recognise
     from igcnet.deploy.export import preprocessing_from, read_manifest
-    from igcnet.deploy.optimized_files import fuse
+    from igcnet.deploy.optimized_files import ready
     from igcnet.registry import get_spec
     if args.network:
         raise UsageError('--network %s: the graph is given by --symbol already; give one of them'
@@ -117,9 +117,8 @@ def _from_symbol(args, contexts, as_it_is) -> TrainedNetwork:
     manifest = read_manifest(args.symbol, args.params)
     if manifest is not None:
         preprocessing = preprocessing_from(manifest.get('preprocessing'), args.symbol)
-        if (manifest.get('runner') == 'mxnet-fused' and not as_it_is
-                and contexts[0].device_type == 'cpu'):
-            fuse(net, preprocessing.input_size)
+        if not as_it_is and contexts[0].device_type == 'cpu':
+            net = ready(net, manifest, preprocessing.input_size, args.symbol)
         return _described(net, preprocessing, manifest)
     known = recognise(read_graph(args.symbol))
     preprocessing = None if known is None else get_spec(known[0]).preprocessing

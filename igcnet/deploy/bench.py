@@ -24,13 +24,15 @@ from igcnet.deploy.optimizing import optimize
 from igcnet.deploy.runtimes import (
     Runner,
     block_runner,
+    import_runtime,
     onnx_runner,
-    runtime_version,
     thread_count,
 )
 from igcnet.deploy.timing import interleaved
+from igcnet.deploy.verify import random_images
 from igcnet.errors import UsageError
 from igcnet.files import PathLike, atomic_path
+from igcnet.layers import BatchNorm
 from igcnet.profiling.report import align
 
 STOCK, NAIVE = 'MXNet stock', 'ONNX Runtime naive'
@@ -99,14 +101,36 @@ class Bench(NamedTuple):
                 'timings': [timing._asdict() for timing in self.timings]}
 
 
+def give_random_parameters(net: HybridBlock, size: int) -> None:
+    """Initialise a network, with the running statistics of a batch of random images.
+
+    Numbers that overflow or vanish on their way through the layers would take another time.
+    """
+    net.initialize()
+    norms: List[BatchNorm] = []
+    net.apply(lambda block: norms.append(block) if isinstance(block, BatchNorm) else None)
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    with mx.autograd.record():
+        total = net(mx.nd.array(random_images(4, size, 0))).sum()
+    total.backward()  # only this updates running statistics
+    mx.nd.waitall()
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+
+
 def mxnet_stock(net: HybridBlock, size: int, batch_size: int) -> Runner:
     """The network as it is, hybridised."""
     net.hybridize(static_alloc=True, static_shape=True)
     return block_runner(net, fused=False)
 
 
-def _optimized(target: str) -> Callable[[HybridBlock, int, int], Runner]:
-    return lambda net, size, batch_size: optimize(net, target, size, batch_size).runner()
+def _optimized(target: str, int8: bool = False) -> Callable[[HybridBlock, int, int], Runner]:
+    def make(net: HybridBlock, size: int, batch_size: int) -> Runner:
+        calibration = [random_images(1, size, 0)] if int8 else None
+        return optimize(net, target, size, batch_size, calibration=calibration).runner()
+    return make
 
 
 def onnx_naive(net: HybridBlock, size: int, batch_size: int) -> Runner:
@@ -116,10 +140,7 @@ def onnx_naive(net: HybridBlock, size: int, batch_size: int) -> Runner:
 
 def _torch(channels_last: bool, compiled: bool) -> Callable[[HybridBlock, int, int], Runner]:
     def make(net: HybridBlock, size: int, batch_size: int) -> Runner:
-        try:
-            import torch
-        except ImportError:
-            raise UsageError('PyTorch is not installed') from None
+        torch = import_runtime('torch')
         torch.set_num_threads(thread_count())
 
         def arrange(tensor):
@@ -144,11 +165,14 @@ FORMS: Dict[str, Callable[[HybridBlock, int, int], Runner]] = {
     'MXNet optimised': _optimized('mxnet'),
     NAIVE: onnx_naive,
     'ONNX Runtime optimised': _optimized('onnxruntime'),
+    'MXNet int8': _optimized('mxnet', int8=True),
+    'ONNX Runtime int8': _optimized('onnxruntime', int8=True),
     'PyTorch eager': _torch(channels_last=False, compiled=False),
     'PyTorch channels_last': _torch(channels_last=True, compiled=False),
     'PyTorch compiled': _torch(channels_last=False, compiled=True),
 }
 OURS = ('MXNet optimised', 'ONNX Runtime optimised')
+INT8 = ('MXNet int8', 'ONNX Runtime int8')
 
 
 def bench(net: HybridBlock, name: str, input_size: Optional[int] = None,
@@ -194,7 +218,7 @@ def bench(net: HybridBlock, name: str, input_size: Optional[int] = None,
                 runners.pop(form, None)
                 left_out[form] = str(problem)
             except Exception as problem:  # a rival's compiler may fail in any way
-                if form == STOCK or form in OURS:
+                if form == STOCK or form in OURS + INT8:
                     raise
                 runners.pop(form, None)
                 left_out[form] = '%s: %s' % (type(problem).__name__,
@@ -225,8 +249,8 @@ def machine() -> Dict[str, Any]:
     found = {'processor': processor_name(), 'threads': thread_count()}
     for package in ('mxnet', 'onnxruntime', 'torch'):
         try:
-            found[package] = runtime_version(package)
-        except ImportError:  # importlib.metadata.PackageNotFoundError
+            found[package] = import_runtime(package).__version__
+        except UsageError:
             continue
     return found
 
@@ -272,7 +296,7 @@ def plot_bench(result: Bench, path: PathLike) -> Path:
                                      sharey=True, squeeze=False)
     for panel, size in zip(panels[0], sizes):
         speeds = [size / (result.find(form, size) or math.inf) for form in forms]
-        panel.barh(forms, speeds, color=['tab:orange' if form in OURS else 'tab:blue'
+        panel.barh(forms, speeds, color=['tab:orange' if form in OURS + INT8 else 'tab:blue'
                                          for form in forms])
         panel.set_xlabel('images/s, batch %d' % size)
     panels[0][0].invert_yaxis()

@@ -12,7 +12,8 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from igcnet.deploy.model import Model
-from igcnet.deploy.runtimes import RUNNERS, runtime_version, thread_count
+from igcnet.deploy.runners import INT8, RUNNERS, runners_of
+from igcnet.deploy.runtimes import import_runtime, thread_count
 from igcnet.deploy.strategies import CANDIDATES, PLAIN, Plan, Strategy, apply_plan, stages_of
 from igcnet.deploy.timing import compare
 from igcnet.errors import IgcnetError
@@ -21,7 +22,9 @@ from igcnet.files import read_json, write_json
 # A challenger must be faster by this much, or noise would choose.
 MARGIN = 0.98
 # Strategies that are this much slower for the whole network are not tried for single stages.
-HOPELESS = 2.0
+HOPELESS = 1.5
+# Forms with so many times the multiply-adds are not even timed.
+MOST_WORK = 8
 
 
 class Choice(NamedTuple):
@@ -32,10 +35,10 @@ class Choice(NamedTuple):
     plan : Plan or None
         None: the network as it is, not even BN is folded.
     runner : str
-        How it is run: a key of `igcnet.deploy.runtimes.RUNNERS`.
+        How it is run, see `igcnet.deploy.runners`.
     speedup : float
         Time of the network as it is, run in the runtime's stock way, divided by that of the
-        choice; from the final comparison, at least 1.
+        choice; from the final comparison. At least 1 but for eight bits.
     """
 
     plan: Optional[Plan]
@@ -57,13 +60,14 @@ class Choice(NamedTuple):
             str(values['runner']), float(values['speedup']))
 
 
-def choose(stock: Model, folded: Model, target: str, batch_size: int,
+def choose(stock: Model, folded: Model, target: str, batch_size: int, int8: bool = False,
            report: Callable[[str], None] = lambda line: None) -> Choice:
     """Measure and choose, stage by stage.
 
     First every strategy for the whole network, then for each stage those that were not
     hopeless, the rest staying at the best so far. At the end the choice and the stock form are
-    compared once more: the choice must be faster, or the stock form is taken.
+    compared once more: the choice must be faster, or the stock form is taken (unless eight bits
+    are asked for).
 
     Parameters
     ----------
@@ -71,10 +75,12 @@ def choose(stock: Model, folded: Model, target: str, batch_size: int,
         The network as it is, and with BN folded and training parts left out.
     target : str
         'mxnet' or 'onnxruntime'.
+    int8 : bool
+        Among the eight-bit forms.
     report : callable
         Gets a line for each comparison.
     """
-    contest = _Contest(stock, folded, target, batch_size, report)
+    contest = _Contest(stock, folded, target, batch_size, int8, report)
     stages = stages_of(folded)
     whole = {strategy: contest.against_best(dict.fromkeys(stages, strategy))
              for strategy in CANDIDATES}
@@ -82,7 +88,7 @@ def choose(stock: Model, folded: Model, target: str, batch_size: int,
     if len(stages) > 1:
         for stage in stages:
             for strategy in promising:
-                contest.against_best({**contest.plan, stage: strategy})
+                contest.against_best({**contest.plan, stage: strategy}, [contest.name])
     return contest.final()
 
 
@@ -90,9 +96,9 @@ class _Contest:
     """The fastest plan so far, and challengers."""
 
     def __init__(self, stock: Model, folded: Model, target: str, batch_size: int,
-                 report: Callable[[str], None]):
-        self.stock, self.folded, self.report = stock, folded, report
-        self.runners = [name for name in RUNNERS if name.split('-')[0] == target]
+                 int8: bool, report: Callable[[str], None]):
+        self.stock, self.folded, self.target, self.report = stock, folded, target, report
+        self.runners = runners_of(target, int8)
         self.images = np.random.RandomState(0).standard_normal(
             stock.batch_shape(batch_size)).astype(np.float32)
         self.plan: Plan = dict.fromkeys(stages_of(folded), PLAIN)
@@ -102,10 +108,13 @@ class _Contest:
         for name in self.runners[1:]:
             self._challenge(self.plan, folded, name)
 
-    def against_best(self, plan: Plan) -> float:
-        """Time of a plan divided by that of the best one before it."""
+    def against_best(self, plan: Plan, runners: Optional[List[str]] = None) -> float:
+        """Time of a plan divided by that of the best one before it, by the given runners or all
+        of the target."""
         model = apply_plan(self.folded, plan)
-        return min(self._challenge(plan, model, name) for name in self.runners)
+        if model.macs() > MOST_WORK * self.stock.macs():
+            return float('inf')
+        return min(self._challenge(plan, model, name) for name in runners or self.runners)
 
     def _challenge(self, plan: Plan, model: Model, name: str) -> float:
         key = (model.form(), name)
@@ -122,10 +131,12 @@ class _Contest:
 
     def final(self) -> Choice:
         """The best plan, if it is faster than the stock form."""
-        ratio = compare(self.best, RUNNERS[self.runners[0]](self.stock), self.images, rounds=12)
+        stock = runners_of(self.target, int8=False)[0]
+        ratio = compare(self.best, RUNNERS[stock](self.stock), self.images, rounds=12)
         if ratio >= 1:
             self.report('the stock form is faster: %.2f' % ratio)
-            return Choice(None, self.runners[0], 1.0)
+            if not self.name.endswith(INT8):
+                return Choice(None, stock, 1.0)
         return Choice(self.plan, self.name, 1 / ratio)
 
 
@@ -137,8 +148,8 @@ def describe(plan: Plan) -> str:
     return ', '.join('%s: %s' % (stage, strategy.text()) for stage, strategy in plan.items())
 
 
-def cached_choice(stock: Model, folded: Model, target: str, batch_size: int, fresh: bool = False,
-                  report: Callable[[str], None] = lambda line: None) -> Choice:
+def cached_choice(stock: Model, folded: Model, target: str, batch_size: int, int8: bool = False,
+                  fresh: bool = False, report: Callable[[str], None] = lambda line: None) -> Choice:
     """`choose`, or what it chose for the same graph, runtime, processor, threads and batch size.
 
     Parameters
@@ -146,14 +157,14 @@ def cached_choice(stock: Model, folded: Model, target: str, batch_size: int, fre
     fresh : bool
         Measure again, whatever was chosen before.
     """
-    path, key = cache_path(), _key(stock, target, batch_size)
+    path, key = cache_path(), _key(stock, target, batch_size, int8)
     known = _read(path)
     if key in known and not fresh:
         try:
             return Choice.of(known[key])
         except (KeyError, TypeError, ValueError, AttributeError, IgcnetError):
             report('%s: an entry is damaged and is measured again' % path)
-    choice = choose(stock, folded, target, batch_size, report)
+    choice = choose(stock, folded, target, batch_size, int8, report)
     write_json(path, {**_read(path), key: choice.as_dict()})
     return choice
 
@@ -180,9 +191,9 @@ def processor_name() -> str:
     return ' '.join([name, *wide])
 
 
-def _key(stock: Model, target: str, batch_size: int) -> str:
-    facts: List = [stock.form(), target, runtime_version(target), processor_name(),
-                   thread_count(), batch_size, [strategy.text() for strategy in CANDIDATES]]
+def _key(stock: Model, target: str, batch_size: int, int8: bool) -> str:
+    facts: List = [stock.form(), target, import_runtime(target).__version__, processor_name(),
+                   thread_count(), batch_size, int8, [strategy.text() for strategy in CANDIDATES]]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

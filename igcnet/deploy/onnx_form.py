@@ -117,6 +117,8 @@ class _Writer:
                       operands[::-1] if node.op == '_rminus_scalar' else operands, node.name)
         elif node.op in IDENTITIES:
             self.emit('Identity', inputs, node.name)
+        elif node.op in RESHAPES and self.shape(inputs[0]) == self.shape(node.name):
+            self.emit('Identity', inputs[:1], node.name)  # it changes MXNet's layout alone
         elif node.op in RESHAPES:
             self.reshape(inputs[0], self.free_shape(node.name), node.name)
         else:

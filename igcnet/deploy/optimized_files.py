@@ -14,10 +14,12 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
+from mxnet.gluon import HybridBlock
 
 from igcnet.convert import expand, write_graph, write_ndarrays
 from igcnet.convert.ndarray_file import file_size
 from igcnet.deploy.export import MANIFEST_FORMAT, exported_paths, write_manifest
+from igcnet.deploy.int8 import int8_block
 from igcnet.deploy.model import Model
 from igcnet.deploy.runtimes import FUSION, open_session
 from igcnet.errors import CheckpointError, UsageError
@@ -123,9 +125,32 @@ def load_onnx(path: PathLike) -> OnnxNetwork:
     return OnnxNetwork(session, found)
 
 
-def fuse(net: Any, input_size: int) -> None:
-    """Let MXNet put operators together into oneDNN's, on the CPU."""
-    net.hybridize()
-    net.optimize_for(mx.nd.array(np.zeros((1, 3, input_size, input_size), np.float32)),
-                     backend=FUSION)
+def ready(net: HybridBlock, manifest: Dict[str, Any], input_size: int, source: PathLike
+          ) -> HybridBlock:
+    """A loaded symbol form in the way in which it is to be run on a CPU, as its manifest says.
 
+    Parameters
+    ----------
+    source : path
+        What messages call the file.
+
+    Raises
+    ------
+    CheckpointError
+        The ranges for eight bits are damaged or belong to another graph.
+    """
+    runner = manifest.get('runner')
+    if runner == 'mxnet-int8':
+        try:
+            ranges = {str(name): (float(low), float(high))
+                      for name, (low, high) in manifest['ranges'].items()}
+            if not np.isfinite(list(ranges.values())).all():
+                raise ValueError
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise CheckpointError('%s: the ranges for eight bits in its manifest are damaged'
+                                  % source) from None
+        return int8_block(Model.of(net, input_size), ranges)
+    if runner == 'mxnet-fused':
+        net.hybridize()
+        net.optimize_for(mx.nd.zeros((1, 3, input_size, input_size)), backend=FUSION)
+    return net

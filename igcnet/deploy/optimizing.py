@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Callable, List, NamedTuple, Optional
+from typing import Callable, Iterable, List, NamedTuple, Optional
 
 import numpy as np
 from mxnet.gluon import HybridBlock
 
 from igcnet.deploy.choosing import Choice, cached_choice, describe
+from igcnet.deploy.int8 import Ranges, map_ranges, mxnet_ranges, ungrouped
 from igcnet.deploy.model import Model
 from igcnet.deploy.rewrites.batch_norm import fold_batch_norms
 from igcnet.deploy.rewrites.preprocessing import add_preprocessing
 from igcnet.deploy.rewrites.training_parts import remove_training_parts
-from igcnet.deploy.runtimes import RUNNERS, TARGETS, Runner, mxnet_runner
+from igcnet.deploy.runners import RUNNERS, TARGETS, runners_of
+from igcnet.deploy.runtimes import Runner, mxnet_runner
 from igcnet.deploy.strategies import Strategy, plan_steps, stages_of
 from igcnet.deploy.verify import random_images
 from igcnet.errors import CheckpointError, UsageError
@@ -65,23 +67,27 @@ class Optimized(NamedTuple):
     Parameters
     ----------
     model : Model
-        For `igcnet.deploy.export_symbol` and `export_onnx`.
+        The graph and its arrays; see `igcnet.deploy.optimized_files` and `to_onnx`.
     target : str
         The runtime it was made for.
     choice : Choice
         The strategy of each stage, and how it is run.
     steps : list of Step
         What was done.
+    ranges : dict, optional
+        In eight bits: the ranges of the maps.
     """
 
     model: Model
     target: str
     choice: Choice
     steps: List[Step]
+    ranges: Optional[Ranges] = None
 
     def runner(self) -> Runner:
         """A function from images (N, channels, height, width) to logits, run by the target."""
-        return RUNNERS[self.choice.runner](self.model)
+        make = RUNNERS[self.choice.runner]
+        return make(self.model) if self.ranges is None else make(self.model, self.ranges)
 
     def explain(self) -> str:
         """What each rewriting did, one per line."""
@@ -94,7 +100,8 @@ class Optimized(NamedTuple):
 
 def optimize(net: HybridBlock, target: str = 'mxnet', input_size: Optional[int] = None,
              batch_size: int = 1, strategy: str = MEASURED,
-             preprocessing: Optional[Preprocessing] = None, fresh: bool = False,
+             preprocessing: Optional[Preprocessing] = None,
+             calibration: Optional[Iterable[np.ndarray]] = None, fresh: bool = False,
              report: Callable[[str], None] = lambda line: None) -> Optimized:
     """Rewrite a network for inference on a CPU.
 
@@ -118,6 +125,9 @@ def optimize(net: HybridBlock, target: str = 'mxnet', input_size: Optional[int] 
         for all stages, see `igcnet.deploy.strategies.Strategy`.
     preprocessing : Preprocessing, optional
         Let the model take pixels from 0 to 255 and prepare them itself.
+    calibration : iterable of array, optional
+        Batches of images, prepared as the model takes them: compute convolutions in eight bits,
+        with the ranges that maps have on these. No longer exact; see `igcnet.deploy.int8`.
     fresh : bool
         Measure again, whatever is remembered.
     report : callable
@@ -137,18 +147,25 @@ def optimize(net: HybridBlock, target: str = 'mxnet', input_size: Optional[int] 
     chain = _Chain(stock)
     chain.do('training parts left out', remove_training_parts)
     chain.do('batch normalisation folded', fold_batch_norms)
+    int8 = calibration is not None
     if strategy == MEASURED:
-        choice = cached_choice(stock, chain.model, target, batch_size, fresh, report)
+        choice = cached_choice(stock, chain.model, target, batch_size, int8, fresh, report)
     else:
         choice = Choice(uniform and dict.fromkeys(stages_of(chain.model), uniform),
-                        [name for name in RUNNERS if name.split('-')[0] == target][-1], 1.0)
+                        runners_of(target, int8)[-1], 1.0)
     if choice.plan is None:
         chain = _Chain(stock)
     for name, rewrite in plan_steps(choice.plan or {}):
         chain.do(name, rewrite)
     if preprocessing is not None:
         chain.model = add_preprocessing(chain.model, preprocessing)
-    return Optimized(chain.model, target, choice, chain.steps)
+    ranges = None
+    if calibration is not None and target == 'mxnet':
+        chain.do('groups made one for eight bits', ungrouped)
+        ranges = mxnet_ranges(chain.model, calibration)
+    elif calibration is not None:
+        ranges = map_ranges(chain.model, calibration)
+    return Optimized(chain.model, target, choice, chain.steps, ranges)
 
 
 def require_same(before: np.ndarray, after: np.ndarray, what: str) -> float:

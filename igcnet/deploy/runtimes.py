@@ -6,15 +6,16 @@ float32 numpy arrays.
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
 import os
 import warnings
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Mapping
 
 import mxnet as mx
 import numpy as np
 from mxnet.gluon import SymbolBlock
 
+from igcnet._backend import physical_cores
 from igcnet.convert import expand
 from igcnet.convert.original import INPUT
 from igcnet.convert.symbol_json import to_mxnet
@@ -29,7 +30,7 @@ FUSION = 'MKLDNN'
 def thread_count() -> int:
     """Threads that MXNet computes with, and so the others too."""
     given = os.environ.get('OMP_NUM_THREADS', '')
-    return int(given) if given.isdigit() and int(given) else os.cpu_count() or 1
+    return int(given) if given.isdigit() and int(given) else physical_cores()
 
 
 def mxnet_runner(model: Model, fused: bool = True) -> Runner:
@@ -39,14 +40,26 @@ def mxnet_runner(model: Model, fused: bool = True) -> Runner:
 
 def to_block(model: Model) -> SymbolBlock:
     """A model as a Gluon block with parameters on the CPU."""
+    return block_of(to_mxnet(expand(model.graph)), model.arrays)
+
+
+def block_of(symbol: mx.sym.Symbol, arrays: Mapping[str, Any]) -> SymbolBlock:
+    """A symbol with the input ``data`` as a Gluon block with parameters on the CPU.
+
+    Parameters
+    ----------
+    arrays : mapping
+        Values of the parameters by name, arrays of numpy or MXNet.
+    """
     with warnings.catch_warnings():
         # It wants a type for the input, but takes float32 for everything without one.
         warnings.simplefilter('ignore', UserWarning)
-        block = SymbolBlock(to_mxnet(expand(model.graph)), mx.sym.var(INPUT))
+        block = SymbolBlock(symbol, mx.sym.var(INPUT))
     for name, parameter in block.collect_params().items():
-        parameter.shape = model.arrays[name].shape
-        parameter.initialize(ctx=mx.cpu())
-        parameter.set_data(mx.nd.array(model.arrays[name]))
+        value = arrays[name]
+        parameter.shape, parameter.dtype = value.shape, value.dtype
+        parameter.initialize(mx.init.Zero(), ctx=mx.cpu(), force_reinit=True)
+        parameter.set_data(value if isinstance(value, mx.nd.NDArray) else mx.nd.array(value))
     return block
 
 
@@ -91,11 +104,7 @@ def session_runner(source: Any) -> Runner:
 
 def open_session(source: Any) -> Any:
     """An ``onnxruntime.InferenceSession`` on the CPU with as many threads as MXNet has."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UsageError("the ONNX form is run by the package onnxruntime: pip install -c "
-                         "constraints.txt '.[onnx]'") from None
+    onnxruntime = import_runtime('onnxruntime')
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = thread_count()
     options.inter_op_num_threads = 1
@@ -103,13 +112,17 @@ def open_session(source: Any) -> Any:
     return onnxruntime.InferenceSession(source, options, providers=['CPUExecutionProvider'])
 
 
-def runtime_version(target: str) -> str:
-    """Version of the package that runs a target."""
-    return importlib.metadata.version(target)
+def import_runtime(name: str) -> Any:
+    """The package of this name.
 
-
-# The first that starts with a target's name is its stock way.
-RUNNERS: Dict[str, Callable[[Model], Runner]] = {
-    'mxnet': lambda model: mxnet_runner(model, fused=False), 'mxnet-fused': mxnet_runner,
-    'onnxruntime': onnx_runner}
-TARGETS = ('mxnet', 'onnxruntime')
+    Raises
+    ------
+    UsageError
+        It is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise UsageError('%s is not installed%s' % (name, {
+            'onnxruntime': ": pip install -c constraints.txt '.[onnx]'",
+            'torch': ": pip install -c constraints.txt '.[torch]'"}.get(name, ''))) from None

@@ -114,11 +114,6 @@ def rename_channels(editor: Editor, region: Region, order: Sequence[int]) -> Non
             editor.change(index, node.attributes, [editor.source(index), *parameters])
 
 
-def channels_of(editor: Editor, region: Region) -> int:
-    """Number of channels of the maps of a region that some convolution writes."""
-    return len(editor.value(region.writers[0], 1))
-
-
 def _mixes(editor: Editor, index: int) -> bool:
     return is_plain_convolution(editor, index) and not is_channelwise(editor, index)
 
