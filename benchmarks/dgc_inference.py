@@ -42,9 +42,11 @@ def main():
     parser.add_argument('--batch', type=int, default=1, metavar='N')
     parser.add_argument('--layers', action='store_true')
     args = parser.parse_args()
-    dynamic, plain = with_statistics(args.network), with_statistics(PLAIN[args.network])
-    side = args.side or dynamic.input_size
-    x = mx.nd.random.normal(shape=(args.batch, 3, side, side))
+    side = args.side or igcnet.get_model(args.network).input_size
+    images = mx.nd.array(np.random.RandomState(0).randn(max(8, args.batch), 3, side, side))
+    dynamic, plain = (with_statistics(name, images)
+                      for name in (args.network, PLAIN[args.network]))
+    x = images[:args.batch]
     ours, ours_plain = ImageNetwork(dynamic, side), ImageNetwork(plain, side)
     difference = np.abs(ours(x.asnumpy()) - dynamic(x).asnumpy()).max()
     rivals = {'image by image': lambda: ours(x.asnumpy()),
@@ -70,8 +72,8 @@ def main():
         print_layers(ours, ours_plain)
 
 
-def with_statistics(name):
-    """A hybridised network whose running statistics fit its random weights.
+def with_statistics(name, images):
+    """A hybridised network whose running statistics fit its random weights and `images`.
 
     Without them the activations of a deep dynamic network leave the range of float32.
     """
@@ -85,7 +87,7 @@ def with_statistics(name):
     for norm in norms:
         norm.momentum = 0
     with autograd.record():
-        loss = net(mx.nd.random.normal(shape=(8, 3, net.input_size, net.input_size))).sum()
+        loss = net(images).sum()
     loss.backward()
     mx.nd.waitall()
     for norm in norms:

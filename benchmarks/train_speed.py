@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import threading
@@ -263,16 +262,24 @@ def memory_of(name, form, args):
     return float(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
 
+def peak_megabytes():
+    """The most memory this process has had. `ru_maxrss` would begin with its parent's."""
+    for line in Path('/proc/self/status').read_text().splitlines():
+        if line.startswith('VmHWM'):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError('the peak of the memory is not known on this system')
+
+
 def memory_here(name, form, batch):
     network, settings, usual, _ = CASES[name]
     import mxnet as mx
     mx.nd.ones((1,)).wait_to_read()
     net = make_network(network, settings)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_megabytes()
     step = make_step(form, net, network, settings, batch or usual)
     for _ in range(3):
         step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return peak_megabytes() - before
 
 
 if __name__ == '__main__':

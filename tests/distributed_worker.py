@@ -13,6 +13,7 @@ from igcnet.train import checkpoint, distributed
 from igcnet.train.loop import Loop, make_trainer
 from igcnet.train.metrics import Scores
 from igcnet.train.runlog import RunLog
+from igcnet.train.workers import ALONE
 
 
 def main(folder: Path) -> None:
@@ -48,6 +49,8 @@ def main(folder: Path) -> None:
     workers.compress_to(0.5)
     workers.start_compressing()
     found['compressed gather'] = workers.gather(numbers[rank])
+    found['compressed broadcast'] = np.frombuffer(
+        workers.broadcast(data if rank == 0 else b''), np.uint8)
     values = mx.nd.array([0.2, 0.6, -3.0, 0.2])
     workers.store.init(500, values)
     for step in range(3):
@@ -55,6 +58,8 @@ def main(folder: Path) -> None:
         workers.store.push(500, values.copy())
         workers.store.pull(500, result)
         found['compressed %d' % step] = result.asnumpy()
+    net = train(NETS['plain'](1), workers, folder / ('compressed%d' % rank))
+    found.update(('compressed:' + key, arrays[0]) for key, arrays in parameters(net).items())
     np.savez(folder / ('%d.npz' % rank), **found)
 
 
@@ -91,7 +96,7 @@ MUTUAL = RECIPE.override(method='mutual', method_settings={'resolutions': [32, 2
 HOW = {'mutual': dict(recipe=MUTUAL, steps=4, validated=True)}
 
 
-def train(net, workers=distributed.ALONE, folder=None, steps=STEPS, contexts=None, recipe=RECIPE,
+def train(net, workers=ALONE, folder=None, steps=STEPS, contexts=None, recipe=RECIPE,
           validated=False):
     """Train `net`, each worker on its part of the batches, for an epoch; returns it."""
     distributed.start_alike(net, workers)

@@ -17,11 +17,13 @@ from synthetic import noise, write_records
 
 from igcnet.convert import read_ndarrays
 from igcnet.errors import UsageError
-from igcnet.train.distributed import ALONE, connect
+from igcnet.train.distributed import connect
 from igcnet.train.metrics import Scores
-from igcnet.train.recipes import Recipe
-from igcnet.train.run import check_batch
+from igcnet.train.recipes import Recipe, load_recipe
+from igcnet.train.run import check_batch, share_settings
 from igcnet.train.runlog import read_metrics
+from igcnet.train.settings import RunSettings
+from igcnet.train.workers import ALONE
 
 REPO = Path(__file__).resolve().parent.parent
 NETWORK = ['--network', 'resnet_igc', '--depth', '8', '--primary-partition', '2',
@@ -58,7 +60,8 @@ def test_what_workers_tell_each_other_arrives_exactly(found):
     for rank, each in enumerate(found):
         np.testing.assert_array_equal(each['gather'], numbers)
         np.testing.assert_array_equal(each['compressed gather'], numbers)
-        assert each['broadcast'].tobytes() == bytes(range(256)) * 2000
+        for how in ('broadcast', 'compressed broadcast'):
+            assert each[how].tobytes() == bytes(range(256)) * 2000
         assert str(each['shared']) == 'written by 0'
         np.testing.assert_array_equal(each['total'], [Scores(6, 0.2, 4, 6), Scores(1, 1.0, 1, 1)])
         whole = [1, .5, 1, 1] if rank == 0 else [0, 0, 0, 0]  # one worker has saved this
@@ -236,11 +239,32 @@ def test_asynchronous_workers_learn_and_keep_the_momentum(data, tmp_path):
     assert np.isfinite([m['train_loss'] for m in epochs]).all()
 
 
-def test_compressed_gradients_train_too(data, straight, tmp_path):
-    out = run_job(train(data, tmp_path, '--gc-type', '2bit', '--gc-threshold', '0.01'))
-    other = read_metrics(straight[0])[0]
-    mine = read_metrics(run_of(tmp_path))[0]
-    assert np.isfinite(mine['loss']) and mine['loss'] != other['loss'], out
+def test_compressed_gradients_train_too(found):
+    exact, first, second = (weights(each, name) for each, name in (
+        (found[0], 'plain'), (found[0], 'compressed'), (found[1], 'compressed')))
+    start = parameters(distributed_worker.NETS['plain'](1))
+    for key, array in first.items():
+        np.testing.assert_array_equal(array, second[key])
+    assert any(np.abs(array - start[key][0]).max() > 1e-3 for key, array in first.items())
+    assert any(np.abs(array - exact[key]).max() > 1e-4 for key, array in first.items())
+
+
+def test_settings_decide_about_compression_and_what_asynchronous_servers_cannot():
+    class Two(type(ALONE)):
+        size, compressed_to = 2, None
+
+        def compress_to(self, threshold):
+            self.compressed_to = threshold
+    settings = RunSettings('resnet_igc', load_recipe('igc-cifar'), rand_seed=1)
+    two = Two()
+    assert share_settings(two, settings).rand_seed == 1 and two.compressed_to is None
+    share_settings(two, settings.changed(gc_type='2bit', gc_threshold=0.1))
+    assert two.compressed_to == 0.1
+    two.asynchronous = True
+    for change, message in (({'on_nan': 'rollback'}, '--on-nan rollback'),
+                            ({'clip_norm': 1.0}, 'clip_norm=1')):
+        with pytest.raises(UsageError, match=message):
+            share_settings(two, settings.changed(**change))
 
 
 def test_one_process_needs_nobody(monkeypatch):

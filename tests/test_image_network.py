@@ -92,6 +92,19 @@ def test_bn_scales_of_any_sign(form):
     assert np.abs(made - layer(mx.nd.array(x)).asnumpy()).max() < 1e-5
 
 
+@pytest.mark.parametrize('form', ('gathered', 'scaled'))
+@pytest.mark.parametrize('options', (dict(padding=1), dict(padding=1, strides=2), dict(),
+                                     dict(padding=2, dilation=2)))
+def test_kernels(options, form):
+    """Shifted maps where the size stays, windows elsewhere."""
+    layer = DynamicGroupConv('dgc', 16, 8, 3, **options)
+    layer.initialize(mx.init.Normal(0.3))
+    layer.set_inactive(9)
+    x = np.random.RandomState(0).randn(2, 16, 7, 7).astype(np.float32)
+    made, _ = run_layer(layer, x, form)
+    assert np.abs(made - layer(mx.nd.array(x)).asnumpy()).max() < 1e-5
+
+
 @pytest.mark.parametrize('count', (0, 16))
 def test_all_or_no_channels(count):
     layer = DynamicGroupConv('dgc', 16, 8, 3, padding=1)

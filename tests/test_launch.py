@@ -14,7 +14,8 @@ from igcnet.cli import launch as cli
 from igcnet.errors import UsageError
 from igcnet.launch import job as job_module
 from igcnet.launch.agent import Order, node_address
-from igcnet.launch.job import Job, Launcher, free_port, own_address, read_hosts, ssh_command
+from igcnet.launch.hosts import free_port, own_address, read_hosts, ssh_command
+from igcnet.launch.job import Job, Launcher
 from igcnet.launch.worker import as_worker
 
 REPO = Path(__file__).resolve().parent.parent
@@ -36,6 +37,8 @@ print('hello from', rank)
 print('a warning', file=sys.stderr, flush=True)
 if what == 'end':
     sys.exit(0)
+while rank == 1 and not os.path.exists(folder + '/0.json'):
+    time.sleep(0.01)
 if rank == 1 and what.startswith('exit'):
     sys.exit(int(what[4:]))
 if rank == 1 and what == 'die':

@@ -10,7 +10,7 @@ from mxnet.gluon import SymbolBlock
 
 from igcnet.convert.torch_file import read_torch
 from igcnet.errors import UsageError
-from igcnet.layers import DynamicGroupConv
+from igcnet.layers import DynamicGroupConv, head_products
 from igcnet.layers.dynamic import hidden_units, inactive_count
 
 LOWERINGS = ('stock', 'blocked')
@@ -85,6 +85,12 @@ def random_layer(in_channels=16, channels=8, kernel_size=3, seed=3, **options):
     layer.norm.running_mean.set_data(mx.nd.random.normal(0, 0.2, shape=in_channels))
     layer.norm.running_var.set_data(mx.nd.random.uniform(0.5, 2, shape=in_channels))
     return layer
+
+
+@pytest.fixture(autouse=True)
+def small_layers_gather(monkeypatch):
+    """With few channels on, channels are gathered however small the layer is."""
+    monkeypatch.setattr(head_products, 'GATHER_FROM', 0)
 
 
 @pytest.fixture(params=CASES)
@@ -208,6 +214,47 @@ def test_the_lowerings_have_the_same_gradients(options, inactive):
                                  if p.grad_req != 'null'])
     for stock, blocked in zip(*found):
         assert relative(blocked, stock.asnumpy()) < 1e-5
+
+
+def test_channels_are_gathered_where_that_pays(monkeypatch):
+    """Few of them kept, and enough saved."""
+    monkeypatch.undo()
+
+    def gathers(inactive, side, kernel=1):
+        window = head_products.Window(kernel, 1, kernel // 2, 1, side, side)
+        return head_products.HeadProducts(
+            np.zeros((1, 64, side, side)), np.zeros((1, 4, 64)),
+            np.zeros((64, 64, kernel, kernel)), inactive, window).gathers
+    assert gathers(48, 32) and not gathers(48, 8) and not gathers(32, 32)
+    assert gathers(32, 32, kernel=3) and not gathers(31, 32, kernel=3) and not gathers(0, 32)
+
+
+@pytest.mark.parametrize('lowering', LOWERINGS)
+def test_statistics_and_modes(lowering):
+    """As MXNet's BN: changed by the backward pass in training alone, and fixed on demand."""
+    x = mx.nd.array(np.random.RandomState(0).randn(4, 16, 5, 5) + 3)
+    layer = random_layer()
+    layer.lowering = lowering
+    before = layer.norm.running_mean.data().asnumpy()
+
+    def step(**mode):
+        with autograd.record(**mode):
+            loss = (layer(x) ** 2).sum()
+        untouched = layer.norm.running_mean.data().asnumpy()
+        loss.backward()
+        layer.norm.gamma.grad().wait_to_read()
+        return untouched, layer.norm.running_mean.data().asnumpy(), loss.asscalar()
+    assert [np.array_equal(found, before) for found in step(train_mode=False)[:2]] == [True, True]
+    fixed = layer.norm.gamma.grad().asnumpy()
+    layer.norm.use_running_statistics = True
+    assert np.array_equal(step()[1], before)
+    np.testing.assert_allclose(layer.norm.gamma.grad().asnumpy(), fixed, rtol=1e-4)
+    layer.norm.use_running_statistics = False
+    untouched, after, _ = step()
+    assert np.array_equal(untouched, before)
+    np.testing.assert_allclose(after, 0.9 * before + 0.1 * x.mean(axis=(0, 2, 3)).asnumpy(),
+                               rtol=1e-4)
+    assert np.abs(layer.norm.gamma.grad().asnumpy() - fixed).max() > 1e-2
 
 
 @pytest.mark.parametrize('lowering', LOWERINGS)

@@ -257,6 +257,16 @@ def test_with_lasso(name):
     assert np.abs((unchanged - lasso)[:, 0].asnumpy()).max() == 0
 
 
+def test_lowering_auto_is_chosen_by_the_kernel():
+    """And a graph asked for from outside is the stock one."""
+    for name, expected in (('dydensenet', {'blocked'}), ('dyresnet18', {'blocked', 'stock'})):
+        net = computing(name)
+        net.set_lowering('auto')
+        assert {layer.lowering for layer in net.dynamic_layers} == expected
+        assert '"Custom"' not in net(mx.sym.var('data')).tojson()
+        assert '"Custom"' in net.with_lasso()(mx.sym.var('data'))[0].tojson()
+
+
 def test_lasso_of_a_new_network_is_about_the_number_of_heads():
     mx.random.seed(1)
     net = igcnet.get_model('dydensenet', stages='3-3-3')

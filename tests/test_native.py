@@ -209,6 +209,27 @@ def test_several_devices():
         np.testing.assert_array_equal(*(array.asnumpy() for array in arrays))
 
 
+@needs_library
+@pytest.mark.parametrize('kernel', [5, 7])
+def test_other_kernels_are_computed_by_stock_operators(kernel):
+    """As in the stem for large images."""
+    assert_same_function(conv_unit(3, 8, kernel, 2, 1), (3, 3, 9, 9))
+
+
+@needs_library
+def test_a_network_for_large_images():
+    net = filled(lambda: igcnet.get_model('resnet_igc_imgnet_d18', primary_partition=4,
+                                          secondary_partition=2, classes=5))
+    net.hybridize()
+    x = mx.nd.random.normal(shape=(2, 3, 224, 224))
+    stock = net(x).asnumpy()
+    for lowering in ('native', 'auto'):
+        net.set_lowering(lowering)
+        found = net(x).asnumpy()
+        assert np.abs(found - stock).max() < 1e-4 * np.abs(stock).max()
+        assert (found != stock).any()
+
+
 NETWORKS = [('plain_igc', dict(depth=8, primary_partition=6, secondary_partition=2)),
             ('resnet_igc', dict(depth=8, primary_partition=4, secondary_partition=3)),
             ('igcv2', dict(depth=5, channels=16, classes=10))]
@@ -267,13 +288,21 @@ def test_other_types_are_computed_by_stock_operators():
     assert_close(found, truth, 1e-9)
 
 
+def of_two_units():
+    found = {}
+    for unit in ('residual', 'menet'):
+        make, channels = UNITS[unit]
+        for name, value in everything(filled(make), 'native', (37, channels, 9, 9)).items():
+            found['%s %s' % (unit, name)] = value
+    return found
+
+
 SCRIPT = '''
 import hashlib, sys
 sys.path[:0] = %r
 import numpy as np
-from test_native import UNITS, everything, filled
-found = everything(filled(UNITS['residual'][0]), 'native', (37, 6, 9, 9))
-np.savez(sys.argv[1], **found)
+from test_native import of_two_units
+np.savez(sys.argv[1], **of_two_units())
 '''
 
 
@@ -282,7 +311,7 @@ def test_bits_do_not_depend_on_threads_and_widths_agree(tmp_path):
     """The rule that shares the work out sees shapes only."""
     here = Path(__file__).resolve().parent
     script = SCRIPT % [str(here), str(here.parent)]
-    here_found = everything(filled(UNITS['residual'][0]), 'native', (37, 6, 9, 9))
+    expected = of_two_units()
     for threads, width in (('1', ''), ('3', ''), ('1', 'avx2'), ('1', 'baseline')):
         path = tmp_path / ('%s%s.npz' % (threads, width))
         subprocess.run([sys.executable, '-W', 'ignore', '-c', script, str(path)], check=True,
@@ -290,10 +319,10 @@ def test_bits_do_not_depend_on_threads_and_widths_agree(tmp_path):
                             'XDG_CACHE_HOME': str(library.cache_folder().parent)})
         found = dict(np.load(str(path)))
         if width:
-            assert_close(found, here_found)
+            assert_close(found, expected)
         else:
             for name in found:
-                np.testing.assert_array_equal(found[name], here_found[name])
+                np.testing.assert_array_equal(found[name], expected[name])
 
 
 def test_without_the_library_blocked_is_used(monkeypatch, capsys):

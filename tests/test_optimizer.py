@@ -3,6 +3,7 @@
 import mxnet as mx
 import numpy as np
 import pytest
+from mxnet import autograd
 
 from igcnet import native
 from igcnet.errors import UsageError
@@ -180,3 +181,31 @@ def test_lists_of_other_types_are_updated_one_by_one(problem):
     rule.update([0], [array], [mx.nd.array(gradients[0], dtype='float64')], [state])
     expected, _ = reference_steps(weight, gradients[:1], [0.1], 0.9, 0, 1)
     np.testing.assert_allclose(array.asnumpy(), expected, rtol=1e-9)
+
+
+def test_one_operator_for_all_parameters_after_inference():
+    """Inference leaves weights in the CPU library's own layout, gradients come in it: neither must
+    get lost or be misread."""
+    if native.missing():
+        pytest.skip(native.missing())
+    draw = np.random.RandomState(0)
+    x = mx.nd.array(draw.normal(size=(8, 32, 8, 8)))
+    layer = dict(kernel=(3, 3), pad=(1, 1), num_filter=32, no_bias=True)
+    weights = [mx.nd.array(draw.normal(size=(32, 32, 3, 3))) for _ in range(6)]
+    for weight in weights:
+        weight.attach_grad()
+        with autograd.record():
+            loss = mx.nd.square(mx.nd.Convolution(x, weight, **layer)).sum()
+        loss.backward()
+        mx.nd.Convolution(x, weight, **layer)
+    gradients = [weight.grad for weight in weights]
+    settings = dict(momentum=0.9, learning_rate=0.1, wd=0.01, rescale_grad=1 / 64)
+    momenta = [draw.normal(size=weight.shape) for weight in weights]
+    expected, found = ([mx.nd.array(each) for each in momenta] for _ in range(2))
+    alone = [weight.copy() for weight in weights]
+    rule = Nesterov(**settings)
+    for each in zip(range(6), alone, gradients, expected):
+        rule.update(*each)
+    Nesterov(**settings).update(list(range(6)), weights, gradients, found)
+    for one, other in zip(alone + expected, weights + found):
+        np.testing.assert_array_equal(one.asnumpy(), other.asnumpy())

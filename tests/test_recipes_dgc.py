@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from igcnet.train.recipes import load_recipe, recipe_names
+from igcnet.train.recipes import load_recipe, overrides, recipe_names
 
 
 @pytest.mark.parametrize('name, epochs, batch, augmentation', (
@@ -26,3 +26,18 @@ def test_recipes_by_value(name, epochs, batch, augmentation):
 
 def test_every_recipe_of_the_family_is_checked():
     assert sum(name.startswith('dgc-') for name in recipe_names()) == 4
+
+
+@pytest.mark.parametrize('name, words, drops', (
+    ('dgc-cifar10', ['schedule=steps-torch', 'lr_steps=0.5,0.75'],
+     {149: 0, 150: 1, 224: 1, 225: 2}),
+    ('dgc-imagenet-densenet', ['schedule=steps-torch', 'lr_epoch_step=30'],
+     {29: 0, 30: 1, 60: 2, 119: 3})))
+def test_the_multistep_schedules_of_the_original(name, words, drops):
+    """As the page says: ``--set`` with these words."""
+    recipe = load_recipe(name)
+    recipe = recipe.override(**overrides(recipe, words, '--set'))
+    rate = recipe.make_schedule(50000, 100)
+    for epoch, count in drops.items():
+        for step in (1, 100):
+            assert rate(100 * epoch + step) == pytest.approx(0.1 * 0.1 ** count)

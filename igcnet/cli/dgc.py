@@ -60,28 +60,30 @@ def _main(argv: Optional[List[str]]) -> int:
     set_threads(args.threads or 0)
     from igcnet.deploy.selection import SelectionRecorder
     from igcnet.train.devices import contexts
+    from igcnet.train.evaluate import evaluate
     devices = contexts(args.gpus, args.cpus)
-    found = load_source(args, devices)
-    if found.network is None:
+    if args.symbol:
         raise UsageError('--symbol %s: the layers of a graph are not known; give --network and '
                          '--params' % args.symbol)
+    found = load_source(args, devices)
+    reader = _reader(args.data, args, found)
+    found = found._replace(classes=found.classes or reader.source.classes)
     recorder = SelectionRecorder(found.net, found.preprocessing.input_size)
-    scores = _evaluate(recorder, args.data, args, found, devices,
-                       lambda batch, logits: recorder.add(batch.labels))
+    scores = evaluate(recorder, reader, devices,
+                      lambda batch, logits: recorder.add(batch.labels))
     print('%s on %s: %d images, top-1 %.3f %%, top-5 %.3f %%'
           % (found.description, args.data, scores.count, *_percent(scores)))
     return {'inspect': _inspect, 'freeze': _freeze}[args.command](
         args, found, devices, recorder, scores)
 
 
-def _evaluate(net, data: str, args, found, devices, each_batch=None):
-    """Scores of `net` over a data set with labels."""
+def _reader(data: str, args, found):
+    """The images of a data set with labels."""
     from igcnet.data.reader import EvalReader
-    from igcnet.train.evaluate import evaluate
     reader = EvalReader(data, args.batch_size, found.preprocessing, classes=found.classes)
     if not reader.source.labelled:
         raise UsageError('%s: the images have no labels' % data)
-    return evaluate(net, reader, devices, each_batch)
+    return reader
 
 
 def _percent(scores) -> Sequence[float]:
@@ -123,10 +125,13 @@ def _inspect(args, found, devices, recorder, scores) -> int:
 def _freeze(args, found, devices, recorder, scores) -> int:
     from igcnet.deploy import export
     from igcnet.deploy.freeze import freeze
+    from igcnet.train.evaluate import evaluate
     static = freeze(found.net, found.network, found.settings, recorder.saliencies())
     data = args.test or args.data
-    before = scores if not args.test else _evaluate(found.net, data, args, found, devices)
-    after = _evaluate(static, data, args, found, devices)
+    before = scores
+    if args.test:
+        before = evaluate(found.net, _reader(data, args, found), devices)
+    after = evaluate(static, _reader(data, args, found), devices)
     print('on %s, %d images: top-1 %.3f %% dynamic, %.3f %% static (%+.3f); top-5 %.3f, %.3f '
           '(%+.3f)' % (data, after.count, *_change(before, after, 0), *_change(before, after, 1)))
     from igcnet.profiling import profile

@@ -7,7 +7,8 @@ from typing import List, Optional
 
 from igcnet.cli.common import Parser, positive_int, run
 from igcnet.errors import UsageError
-from igcnet.launch.job import Job, Launcher, read_hosts
+from igcnet.launch.hosts import read_hosts
+from igcnet.launch.job import Job, Launcher
 
 
 def build_parser() -> Parser:

@@ -192,6 +192,8 @@ def _main(argv: Optional[List[str]]) -> int:
     with while_importing():
         from igcnet.train import run as training
         from igcnet.train.distributed import connect
+        from igcnet.train.run_data import test_io as read_only
+        from igcnet.train.run_data import with_augmentation
         from igcnet.train.run_folder import newest_run_folder
         from igcnet.train.stopping import Interrupted
 
@@ -201,13 +203,13 @@ def _main(argv: Optional[List[str]]) -> int:
         pass  # worker 0 has the run's folder, and tells what is to be done
     elif resume or ((resume == '' or epoch is not None) and not from_original):
         folder = Path(resume) if resume else newest_run_folder(
-            training.with_augmentation(_settings(given)))
+            with_augmentation(_settings(given)))
         settings = _changed(read_settings(folder), given)
     else:
         settings = _settings(given)
     settings = training.share_settings(workers, settings)
     if test_io:
-        for number, rate in enumerate(training.test_io(settings, workers), 1):
+        for number, rate in enumerate(read_only(settings, workers), 1):
             print('epoch %d%s: %s' % (number, ', from memory' if number > 1 else '', rate))
         return 0
     try:

@@ -80,6 +80,35 @@ class NormRelu:
         return np.maximum(result, 0, out=result)
 
 
+def move_columns(framed: np.ndarray) -> None:
+    """Make two copies of a framed map, moved by a column each, for a kernel of three columns.
+
+    Parameters
+    ----------
+    framed : (C, 3, side + 2, side)
+        The map is ``[:, 1]``, with a line of zeros above and below; the copies are written into
+        ``[:, 0]``, moved to the right, and ``[:, 2]``, moved to the left.
+    """
+    flat = framed.reshape(*framed.shape[:2], -1)
+    flat[:, 0, 1:] = flat[:, 1, :-1]
+    flat[:, 2, :-1] = flat[:, 1, 1:]
+    framed[:, 0, :, 0] = 0  # what came round from the line before
+    framed[:, 2, :, -1] = 0
+
+
+def sum_lines(product: np.ndarray, side: int, out: np.ndarray) -> None:
+    """Sum the results of the three rows of a kernel, moved by a line each.
+
+    Parameters
+    ----------
+    product : (G, 3, filters, (side + 2) * side)
+    out : (G, filters, side * side)
+    """
+    pixels = side * side
+    np.add(product[:, 0, :, :pixels], product[:, 1, :, side:side + pixels], out=out)
+    np.add(out, product[:, 2, :, 2 * side:], out=out)
+
+
 class ShiftedConv:
     """Convolution of one image with a 3x3 kernel, stride 1, padding 1, in groups.
 
@@ -93,7 +122,6 @@ class ShiftedConv:
         self._framed = memory.framed(groups * width, side)
         flat = self._framed.reshape(groups * width, 3, -1)
         self.inside = flat[:, 1, side:-side]
-        self._moves = [(flat[:, 0, 1:], flat[:, 1, :-1]), (flat[:, 2, :-1], flat[:, 1, 1:])]
         self._stacked = flat.reshape(groups, 3 * width, -1)
         # (groups, row of the kernel, filter, channel, column of the kernel)
         split = weight.reshape(groups, outputs, width, 3, 3).transpose(0, 3, 1, 2, 4)
@@ -103,22 +131,18 @@ class ShiftedConv:
 
     def __call__(self, out: np.ndarray) -> None:
         """Write the result into `out` (O, side*side)."""
-        for target, source in self._moves:
-            target[...] = source
-        self._framed[:, 0, :, 0] = 0  # what the moves brought round from the line before
-        self._framed[:, 2, :, -1] = 0
-        groups, outputs, pixels = self._shape
+        move_columns(self._framed)
+        groups, outputs, _ = self._shape
         product = self.memory('rows', *self._weight.shape[:2], self._stacked.shape[2])
         multiply_each(self._weight, self._stacked, product)
-        rows = product.reshape(groups, 3, outputs, -1)
-        out, line = out.reshape(self._shape), self._side
-        np.add(rows[:, 0, :, :pixels], rows[:, 1, :, line:line + pixels], out=out)
-        np.add(out, rows[:, 2, :, 2 * line:], out=out)
+        sum_lines(product.reshape(groups, 3, outputs, -1), self._side, out.reshape(self._shape))
 
 
-def window_of(kernel: int, stride: int, padding: int, side: int) -> Window:
-    """A square window over a square map."""
-    return Window(kernel, stride, padding, 1, side, side)
+def window_of(conv: Conv2D, side: int) -> Window:
+    """The window of a convolution over a square map."""
+    given = conv._kwargs
+    return Window(given['kernel'][0], given['stride'][0], given['pad'][0], given['dilate'][0],
+                  side, side)
 
 
 class PlainConv:
@@ -126,9 +150,8 @@ class PlainConv:
 
     def __init__(self, conv: Conv2D, side: int, norm: Optional[BatchNorm] = None,
                  before: Optional[NormRelu] = None, name: str = ''):
-        given = conv._kwargs
         self.name, self.before = name, before
-        self.window = window_of(given['kernel'][0], given['stride'][0], given['pad'][0], side)
+        self.window = window_of(conv, side)
         weight = values(conv.weight)
         if before is not None:
             weight = weight * before.factor[:, None, None]
@@ -186,10 +209,13 @@ class DynamicConv:
     """
 
     def __init__(self, layer: DynamicGroupConv, side: int, memory: Memory, norm: BatchNorm):
-        heads, conv = layer.heads, layer.heads[0].conv._kwargs
+        heads = layer.heads
         self.name, self.memory = layer.name, memory
-        self.window = window_of(conv['kernel'][0], conv['stride'][0], conv['pad'][0], side)
+        self.window = window_of(heads[0].conv, side)
         self.taps = self.window.kernel ** 2
+        # A 3x3 kernel that keeps the size is three lines of three columns, see `ShiftedConv`.
+        self._lines = 3 if self.window[:4] == (3, 1, 1, 1) else 1
+        self._across = self.taps // self._lines
         self.heads, self.channels = len(heads), layer.in_channels
         self.inactive = layer.inactive
         self.pixels = math.prod(self.window.output)
@@ -201,14 +227,15 @@ class DynamicConv:
         self._fc2_bias = np.stack([values(head.fc2.bias) for head in heads])[:, :, None]
         self._ones = np.ones(side ** 2, np.float32)
 
-        filters = conv['num_filter']
+        filters = heads[0].conv._channels
         scale, shift = (vector.reshape(filters, self.heads).T for vector in affine(norm))
         weight = np.stack([values(head.conv.weight) for head in heads]).reshape(
-            self.heads, filters, self.channels, self.taps)
-        weight = weight * scale[:, :, None, None] * factor[:, None]
+            self.heads, filters, self.channels, self._lines, self._across)
+        weight = weight * scale[:, :, None, None, None] * factor[:, None, None]
         self.bias = np.ascontiguousarray(shift)[:, :, None]
-        self._filters_first = np.ascontiguousarray(weight)
-        self._channels_first = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(
+        # (heads, lines, filters, C, across), and (heads * C, across * lines * filters)
+        self._filters_first = np.ascontiguousarray(weight.transpose(0, 3, 1, 2, 4))
+        self._channels_first = np.ascontiguousarray(weight.transpose(0, 2, 4, 3, 1)).reshape(
             self.heads * self.channels, -1)
         self._offsets = (np.arange(self.heads) * self.channels)[:, None]
         self.filters = filters
@@ -246,19 +273,39 @@ class DynamicConv:
         return np.maximum(saliency, 0, out=saliency)[:, :, 0]
 
     def _columns(self, maps: np.ndarray) -> np.ndarray:
-        """(n, pixels) -> (n*taps, pixels')"""
+        """What the kernel sees of some maps: (n, pixels) -> (n * across, places)."""
+        side = self.window.height
         if self.window.pointwise:
             return maps
-        side = self.window.height
-        return self.window.columns(maps.reshape(-1, side, side)).reshape(
-            len(maps) * self.taps, -1)
+        if self._lines == 1:
+            return self.window.columns(maps.reshape(-1, side, side)).reshape(
+                len(maps) * self.taps, -1)
+        framed = self.memory('framed', len(maps), 3, side + 2, side)
+        flat = framed.reshape(len(maps), 3, -1)
+        flat[:, 1, :side], flat[:, 1, -side:] = 0, 0
+        flat[:, 1, side:-side] = maps
+        move_columns(framed)
+        return framed.reshape(len(maps) * 3, -1)
+
+    def _product(self, places: int, out: np.ndarray) -> np.ndarray:
+        """Where the matrix product goes, (heads, lines * filters, places)."""
+        if self._lines == 1:
+            return out
+        return self.memory('rows', self.heads, self._lines * self.filters, places)
+
+    def _finish(self, product: np.ndarray, out: np.ndarray) -> None:
+        if self._lines > 1:
+            sum_lines(product.reshape(self.heads, self._lines, self.filters, -1),
+                      self.window.height, out)
 
     def _scaled(self, activated, saliency, out):
-        gated = gate(saliency, self.inactive)[:, None, :, None]
+        gated = gate(saliency, self.inactive)[:, None, None, :, None]
         weight = self.memory('weight', *self._filters_first.shape)
         np.multiply(self._filters_first, gated, out=weight)
-        multiply(weight.reshape(self.heads * self.filters, -1), self._columns(activated),
-                 out.reshape(self.heads * self.filters, -1))
+        columns = self._columns(activated)
+        product = self._product(columns.shape[1], out)
+        multiply(weight.reshape(-1, len(columns)), columns, product.reshape(-1, columns.shape[1]))
+        self._finish(product, out)
 
     def _gathered(self, activated, saliency, out):
         kept = self.channels - self.inactive
@@ -274,6 +321,8 @@ class DynamicConv:
         maps = self.memory('maps', self.heads, kept, activated.shape[1])
         activated.take(rows - self._offsets, axis=0, out=maps, mode='clip')
         columns = self._columns(maps.reshape(self.heads * kept, -1))
-        weight = weight.reshape(self.heads, kept * self.taps, self.filters)
-        multiply_each(weight.transpose(0, 2, 1),
-                      columns.reshape(self.heads, kept * self.taps, -1), out)
+        columns = columns.reshape(self.heads, kept * self._across, -1)
+        product = self._product(columns.shape[2], out)
+        weight = weight.reshape(self.heads, kept * self._across, -1)
+        multiply_each(weight.transpose(0, 2, 1), columns, product)
+        self._finish(product, out)

@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import shlex
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,10 +22,10 @@ from typing import BinaryIO, Dict, List, NamedTuple, Optional, TextIO
 from igcnet.errors import UsageError
 from igcnet.files import PathLike, explain_os_errors
 from igcnet.launch.agent import BEAT_SECONDS, Order
+from igcnet.launch.hosts import AGENT_MODULE, free_port, own_address, package_root, ssh_command
 from igcnet.launch.worker import RANK_VARIABLE
 
 LOOPBACK = '127.0.0.1'
-AGENT_MODULE = 'igcnet.launch.agent'
 # What the scheduler and the servers run.
 SERVE = [sys.executable, '-m', 'igcnet.train.server']
 # What a process on another machine is given of the launcher's own environment.
@@ -92,80 +90,6 @@ class Role(NamedTuple):
         return '%s %d' % (self.name, self.number)
 
 
-def read_hosts(path: PathLike) -> List[str]:
-    """The machines of a host file: one on each line; ``#`` begins a comment.
-
-    Raises
-    ------
-    UsageError
-        The file is missing, empty, or has a line that is no host.
-    """
-    try:
-        lines = Path(path).read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise UsageError('%s: cannot read the host file (%s)' % (
-            path, getattr(problem, 'strerror', None) or 'not text')) from None
-    hosts = []
-    for number, line in enumerate(lines, 1):
-        words = line.partition('#')[0].split()
-        # A leading dash would be an option of ssh.
-        if len(words) > 1 or words and words[0].startswith('-'):
-            raise UsageError('%s: line %d: %r is not the name of one host'
-                             % (path, number, line.strip()))
-        hosts += words
-    if not hosts:
-        raise UsageError('%s: no host in it; write one on each line' % path)
-    return hosts
-
-
-def package_root() -> str:
-    """The folder that holds the package, for the search path of other Pythons."""
-    return str(Path(__file__).resolve().parents[2])
-
-
-def ssh_command(host: str, directory: str) -> List[str]:
-    """The command that starts an agent on `host`; the shell there sees quoted words only."""
-    remote = 'cd %s && PYTHONPATH=%s exec %s -m %s' % (
-        shlex.quote(directory), shlex.quote(package_root()), shlex.quote(sys.executable),
-        AGENT_MODULE)
-    return ['ssh', '-o', 'BatchMode=yes', '-o', 'ServerAliveInterval=10', host, remote]
-
-
-def own_address(host: str) -> str:
-    """The address of this machine at which `host` can reach it.
-
-    Raises
-    ------
-    UsageError
-        The host's name has no address here.
-    """
-    name = host.rpartition('@')[2]
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((name, 9))  # sends nothing
-            return probe.getsockname()[0]
-    except OSError as problem:
-        raise UsageError('%s: no way to this host (%s); say with --address at which address the '
-                         'hosts find this machine' % (name, problem.strerror)) from None
-
-
-def free_port(address: str) -> int:
-    """A port that nobody uses at the moment.
-
-    Raises
-    ------
-    UsageError
-        The address is not one of this machine.
-    """
-    try:
-        with socket.socket() as probe:
-            probe.bind((address, 0))
-            return probe.getsockname()[1]
-    except OSError as problem:
-        raise UsageError('%s: not an address of this machine (%s)'
-                         % (address, problem.strerror)) from None
-
-
 class _Process:
     """One agent, and what it has said."""
 
@@ -228,7 +152,7 @@ class Launcher:
         self._events: queue.Queue = queue.Queue()
         self._processes: List[_Process] = []
         self._interrupts: List[int] = []
-        self._failed: Optional[_Process] = None
+        self._failure: Optional[int] = None
 
     def run(self) -> int:
         """Start everything and wait for its end.
@@ -311,7 +235,7 @@ class Launcher:
                     self._fail(process, 'has been silent for %.0f seconds' % self._job.silence)
                 elif process.code and not passed_on:
                     self._fail(process, _ending(process.code))
-            if self._failed is not None:
+            if self._failure is not None:
                 return
 
     def _take_event(self, seconds: float = 0.1) -> None:
@@ -334,9 +258,8 @@ class Launcher:
             process.code = process.agent.wait() or 1
 
     def _fail(self, process: _Process, how: str) -> None:
-        if self._failed is None:
-            self._failed = process
-            process.code = process.code or 1
+        if self._failure is None:
+            self._failure = process.code or 1
             self._say('%s %s; ending the job' % (process.role, how))
 
     def _say(self, text: str) -> None:
@@ -361,9 +284,9 @@ class Launcher:
             process.agent.wait()
 
     def _wait(self, seconds: float) -> None:
-        """Wait for all processes, showing their last lines."""
+        """Wait for all agents to leave, showing the last lines of their processes."""
         end = time.monotonic() + seconds
-        while any(p.running for p in self._processes) and time.monotonic() < end:
+        while any(p.agent.poll() is None for p in self._processes) and time.monotonic() < end:
             self._take_event()
 
     def _catch_signals(self, stack: contextlib.ExitStack) -> None:
@@ -372,9 +295,8 @@ class Launcher:
             stack.callback(signal.signal, number, old)
 
     def _exit_code(self) -> int:
-        if self._failed is not None:
-            code = self._failed.code
-            return code if code > 0 else 128 - code
+        if self._failure is not None:
+            return self._failure if self._failure > 0 else 128 - self._failure
         return EXIT_INTERRUPTED if self._interrupts else 0
 
 

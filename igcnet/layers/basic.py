@@ -60,7 +60,9 @@ class Conv2D(Lowered, nn.Conv2D):
 
     def hybrid_forward(self, F, x, weight, bias=None):
         given, groups = self._kwargs, self._kwargs['num_group']
-        if self.lowering != 'stock':
+        # The operators of `igcnet.native` are for whole units.
+        lowering = self.fastest(False) if self.lowering == 'native' else self.lowering
+        if lowering == 'blocked':
             factor = merge_factor(groups, self._in_channels, self._channels)
             if factor > 1:
                 weight = merge_groups(F, weight, groups, factor, self.weight.shape)

@@ -11,8 +11,8 @@ from typing import List, Optional
 from mxnet.gluon import HybridBlock
 
 from igcnet.errors import UsageError
+from igcnet.layers import head_products, norm_relu_pool
 from igcnet.layers.basic import Activation, BatchNorm, Conv2D, Dense, Flatten, Pool2D
-from igcnet.layers.head_products import OPERATOR
 from igcnet.layers.lowering import Lowered, value_of
 from igcnet.layers.naming import ExactName
 
@@ -190,14 +190,10 @@ class DynamicGroupConv(Lowered, HybridBlock):
             self.set_inactive(count)
 
     def hybrid_forward(self, F, x, inactive_channels):
-        x = self.relu(self.norm(x))
-        pooled = self.flatten(self.avg_pool(x))
-        saliency = F.stack(*[head(pooled) for head in self.heads], axis=1, name='saliency')
         if self.lowering != 'stock':
-            weight = F.concat(*[value_of(F, head.conv.weight, x) for head in self.heads], dim=0)
-            with ExactName(self.name):
-                return F.Custom(x, saliency, weight, inactive_channels, op_type=OPERATOR,
-                                **self._window)
+            return self._image_by_image(F, x, inactive_channels)
+        x = self.relu(self.norm(x))
+        saliency = self._saliency(F, self.flatten(self.avg_pool(x)))
         mask = self._mask(F, F.BlockGrad(saliency), inactive_channels)
         gated = F.elemwise_mul(saliency, mask, name='gated')
         one_map = F.slice_axis(F.slice_axis(x, axis=0, begin=0, end=1), axis=1, begin=0, end=1)
@@ -211,6 +207,22 @@ class DynamicGroupConv(Lowered, HybridBlock):
         interleaved = F.stack(*outputs, axis=2, name='interleaved')
         with ExactName(self.name):
             return F.reshape(interleaved, shape=(0, -3, 0, 0))
+
+    def _image_by_image(self, F, x, inactive_channels):
+        norm = self.norm
+        x, pooled, *_ = F.Custom(
+            x, *[value_of(F, parameter, x) for parameter in (
+                norm.gamma, norm.beta, norm.running_mean, norm.running_var)],
+            op_type=norm_relu_pool.OPERATOR, epsilon=norm.epsilon, momentum=norm.momentum,
+            fixed=norm.use_running_statistics)
+        weight = F.concat(*[value_of(F, head.conv.weight, x) for head in self.heads], dim=0)
+        saliency = self._saliency(F, pooled)
+        with ExactName(self.name):
+            return F.Custom(x, saliency, weight, inactive_channels,
+                            op_type=head_products.OPERATOR, **self._window)
+
+    def _saliency(self, F, pooled):
+        return F.stack(*[head(pooled) for head in self.heads], axis=1, name='saliency')
 
     @staticmethod
     def _mask(F, saliency, inactive_channels):

@@ -11,19 +11,20 @@ For each image it does one of two things, both exact:
 
 from __future__ import annotations
 
-import ctypes
 from typing import NamedTuple, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
-from mxnet.base import _LIB, check_call
 
+from igcnet.layers.array_views import Result, view
 from igcnet.layers.products import multiply, multiply_each
 
 OPERATOR = 'igcnet_head_products'
 # A head gathers its channels if it keeps no more than this share of them: with a kernel of one
 # tap, and with a larger one, where moving a channel costs less beside computing with it.
 GATHER_UP_TO, GATHER_WINDOWS_UP_TO = 0.35, 0.5
+# And if that saves so many multiply-adds for an image: below, the calls cost more than it gains.
+GATHER_FROM = 1.5e6
 
 
 def gate(saliency: np.ndarray, inactive: int) -> np.ndarray:
@@ -62,8 +63,8 @@ class Window(NamedTuple):
             return image.reshape(len(image), 1, -1)
         framed = np.pad(image, ((0, 0), (self.padding,) * 2, (self.padding,) * 2))
         result = np.empty((len(image), self.kernel ** 2, *self.output), image.dtype)
-        for tap, view in enumerate(self._views(framed)):
-            result[:, tap] = view
+        for tap, part in enumerate(self._views(framed)):
+            result[:, tap] = part
         return result.reshape(len(image), self.kernel ** 2, -1)
 
     def add_columns(self, columns: np.ndarray, image: np.ndarray) -> None:
@@ -75,8 +76,8 @@ class Window(NamedTuple):
         framed = np.zeros((len(image), self.height + 2 * padding, self.width + 2 * padding),
                           image.dtype)
         columns = columns.reshape(len(image), self.kernel ** 2, *self.output)
-        for tap, view in enumerate(self._views(framed)):
-            view += columns[:, tap]
+        for tap, part in enumerate(self._views(framed)):
+            part += columns[:, tap]
         image += framed[:, padding:padding + self.height, padding:padding + self.width]
 
     def _views(self, framed: np.ndarray):
@@ -111,7 +112,9 @@ class HeadProducts:
         self.filters, self.taps = len(weight) // self.heads, window.kernel ** 2
         limit = GATHER_UP_TO if self.taps == 1 else GATHER_WINDOWS_UP_TO
         self.kept = max(1, self.channels - inactive)
-        if self.kept > limit * self.channels:
+        saved = (weight.size - weight.size // self.channels * self.kept) * int(
+            np.prod(window.output))
+        if self.kept > limit * self.channels or saved < GATHER_FROM:
             self.kept = self.channels
         # (heads, filters, C, taps), and with the gathered axes in front for the other way
         self.filters_first = weight.reshape(self.heads, self.filters, self.channels, self.taps)
@@ -214,46 +217,22 @@ class _Operator(mx.operator.CustomOp):
         self.window = window
 
     def forward(self, is_train, req, in_data, out_data, aux):
-        out = _Result(out_data[0], req[0])
+        out = Result(out_data[0], req[0])
         self._products(in_data).forward(out.array)
         out.hand_over()
 
     def backward(self, req, out_grad, in_data, out_data, in_grad, aux):
-        results = [_Result(*pair) for pair in zip(in_grad, req)]
+        results = [Result(*pair) for pair in zip(in_grad, req)]
         *learned, inactive = results
-        self._products(in_data).backward(_view(out_grad[0]),
+        self._products(in_data).backward(view(out_grad[0]),
                                          *(result.array for result in learned))
         inactive.array[...] = 0
         for result in results:
             result.hand_over()
 
     def _products(self, in_data):
-        x, saliency, weight, inactive = map(_view, in_data)
+        x, saliency, weight, inactive = map(view, in_data)
         return HeadProducts(x, saliency, weight, int(inactive[0]), self.window)
-
-
-class _Result:
-    """Memory for a result: MXNet's own, unless it must be added to what is there."""
-
-    def __init__(self, array: mx.nd.NDArray, request: str):
-        self._target, self._adds = _view(array), request == 'add'
-        in_place = request in ('write', 'inplace')
-        self.array = self._target if in_place else np.empty_like(self._target)
-
-    def hand_over(self):
-        if self._adds:
-            self._target += self.array
-
-
-def _view(array: mx.nd.NDArray) -> np.ndarray:
-    """The memory of a CPU array, without a copy."""
-    array.wait_to_read()
-    pointer = ctypes.c_void_p()
-    check_call(_LIB.MXNDArrayGetData(array.handle, ctypes.byref(pointer)))
-    kind = np.dtype(array.dtype)
-    size = int(np.prod(array.shape)) * kind.itemsize
-    memory = (ctypes.c_char * size).from_address(pointer.value)
-    return np.frombuffer(memory, kind).reshape(array.shape)
 
 
 @mx.operator.register(OPERATOR)

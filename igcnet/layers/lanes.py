@@ -44,14 +44,23 @@ class Lanes(NamedTuple):
 
 
 def possible(*convolutions) -> bool:
-    """Whether the operators can compute these layers: float32 on a CPU."""
+    """Whether the operators can compute these layers: float32 on a CPU, and their shapes."""
     for convolution in convolutions:
         weight = convolution.weight
-        if np.dtype(weight.dtype) != np.float32:
+        if np.dtype(weight.dtype) != np.float32 or not _has_kernel(convolution):
             return False
         if any(context.device_type != 'cpu' for context in weight._ctx_list or ()):
             return False
     return True
+
+
+def _has_kernel(convolution) -> bool:
+    """Whether there is a kernel for a convolution: 1x1 or 3x3, the padding that keeps the size."""
+    given = convolution._kwargs
+    size = given['kernel'][0]
+    return (size in (1, 3) and given['kernel'] == (size, size)
+            and given['pad'] == (size // 2, size // 2) and max(given['dilate']) == 1
+            and given['stride'][0] == given['stride'][1] and convolution.bias is None)
 
 
 def fastest_of_unit(convolution, native_operators: bool) -> str:
@@ -60,7 +69,8 @@ def fastest_of_unit(convolution, native_operators: bool) -> str:
     Where many channels meet in a 3x3 or 1x1 convolution, the CPU library's own kernels are as
     fast, and need no lanes.
     """
-    return 'native' if native_operators and convolution.group_channels < 48 else 'stock'
+    pays = _has_kernel(convolution) and convolution.group_channels < 48
+    return 'native' if native_operators and pays else 'stock'
 
 
 def enter(F, x) -> Lanes:

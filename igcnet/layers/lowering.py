@@ -8,8 +8,8 @@ falls back to slow kernels, and a shuffle leaves the blocked layout altogether. 
   weight gets zeros where the groups did not meet;
 - a 1x1 convolution with shuffles round it becomes one dense 1x1 convolution, the shuffles being
   permutations of its weight's rows and columns, so that no activation is moved;
-- the heads of a dynamic group convolution are matrix products of one image after the other, see
-  `igcnet.layers.head_products`. This is for the CPU alone.
+- a dynamic group convolution is computed one image after the other, in the cache, see
+  `igcnet.layers.norm_relu_pool` and `head_products`. This is for the CPU alone.
 
 The weight is spread inside the graph, so that parameters, gradients and checkpoints are those of
 the plain form. There are more multiply-adds: it pays for narrow groups, not for wide ones.

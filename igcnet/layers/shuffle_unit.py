@@ -132,4 +132,4 @@ class MergeEvolveUnit(ShuffleUnit):
         gate = lanes.convolve(F, gate, self.s_conv, self.s_bn_conv, 'relu')
         gate = lanes.convolve(F, gate, self.s_evolve, self.s_bn_evolve)
         depthwise = lanes.whole(F, super().spatial_in_lanes(F, x))
-        return lanes.Lanes(depthwise * F.sigmoid(lanes.whole(F, gate)), x.images)
+        return lanes.Lanes(F.igcnet_gate(depthwise, lanes.whole(F, gate)), x.images)

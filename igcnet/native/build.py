@@ -101,8 +101,10 @@ def build(target: Optional[Path] = None) -> Path:
         target = folder / (STEM + '.so')
     include = ['-I%s' % (mxnet / 'include'), '-I%s' % (mxnet / 'include' / 'mxnet')]
     units = [(SOURCES / 'kernels.cc', 'kernels.o', []),
-             (SOURCES / 'operators.cc', 'operators.o',
+             (SOURCES / 'lanes.cc', 'lanes.o', include),
+             (SOURCES / 'library.cc', 'library.o',
               include + ['-DIGCNET_FINGERPRINT="%s"' % fingerprint()]),
+             (SOURCES / 'operators.cc', 'operators.o', include),
              # Rounds after every operation, as the operators that it stands for.
              (SOURCES / 'optimizer.cc', 'optimizer.o', include + ['-ffp-contract=off']),
              (mxnet / 'src' / 'lib_api.cc', 'lib_api.o', include)]

@@ -8,17 +8,18 @@ from typing import Any, Dict, Sequence
 
 from igcnet.data.records import RecordFile
 from igcnet.progress import Progress
-from igcnet.train.distributed import Alone
 from igcnet.train.recipes import Recipe
+from igcnet.train.run_data import Data
 from igcnet.train.runlog import RunLog
 from igcnet.train.settings import RunSettings
+from igcnet.train.workers import Alone
 
 
-def announce(log: RunLog, settings: RunSettings, data, classes: int, parameters: int,
+def announce(log: RunLog, settings: RunSettings, data: Data, classes: int, parameters: int,
              devices: Sequence[Any], steps_per_epoch: int, workers: Alone) -> None:
     """Say what is going to be done, before the first step.
 
-    `data` is a `igcnet.train.run.Data`; `parameters` are those of the network, frozen ones too.
+    `parameters` are those of the network, frozen ones too.
     """
     recipe = settings.recipe
     log.line('run folder: %s' % log.folder)

@@ -1,13 +1,10 @@
 """Several processes that train one network: what they tell each other, on MXNet's servers.
 
-`connect` gives what a run needs of the others, a `Workers`; in a run of one process that is an
-`Alone`, which costs nothing, so that the loop knows no difference.
-
 With ``dist_sync`` the servers only add: every worker pushes its gradients, pulls their sum and
 makes the same update of its own copy. So the optimiser lives in the workers, as in a run of one
 process, and its state, the schedule and a changed rate are exact. Push and pull are separate
-requests, because MXNet 1.9.1 answers the combined one (``pushpull``, which ``gluon.Trainer``
-uses) before the sum is complete.
+requests, because after MXNet 1.9.1's combined one (``pushpull``, which ``gluon.Trainer`` uses) the
+workers do not always have the sum.
 
 With ``dist_async`` the servers update the weights with each gradient when it comes
 (`igcnet.train.server_rule`).
@@ -21,138 +18,28 @@ import os
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
-from mxnet import gluon
 
 from igcnet.errors import UsageError
-from igcnet.files import PathLike
 from igcnet.launch.worker import KEPT, RANK_VARIABLE, in_a_job
-from igcnet.train.devices import KV_STORES
 from igcnet.train.distributed_trainer import AsynchronousTrainer, SynchronousTrainer
 from igcnet.train.metrics import Scores
 from igcnet.train.server_rule import MESSAGES, ServerRule
 from igcnet.train.statistics import WorkersStatistics
+from igcnet.train.workers import ALONE, Alone, as_scores
 
 SYNC_STORES = ('dist_sync', 'dist_device_sync')
 STORES = SYNC_STORES + ('dist_async',)
-# Keys of the store, beside the parameters': of `gather`, `broadcast`, and two questions.
-BYTES_KEY, BITS_KEY, CHUNK_KEY, AGREE_KEY, GOOD_KEY = range(MESSAGES, MESSAGES + 5)
+# Keys of the store, beside the parameters': of `gather`, of `broadcast`, and of two questions.
+ROWS_KEY, ROWS_BITS_KEY, CHUNK_KEY, CHUNK_BITS_KEY, AGREE_KEY, GOOD_KEY = range(
+    MESSAGES, MESSAGES + 6)
 # Numbers in one message of `Workers.gather`, and bytes in one of `Workers.broadcast`.
 NUMBERS, BYTES = 64, 1 << 18
 # With dist_async: steps between two meetings, at which a request to stop is heard.
 MEETING_STEPS = 10
-
-
-class Alone:
-    """The workers of a run of one process.
-
-    Attributes
-    ----------
-    rank, size : int
-        This worker's number, from 0, and how many there are.
-    updates_per_step : int
-        Updates of the weights while each worker makes one step.
-    asynchronous : bool
-        Whether each worker's gradient is an update of its own.
-    """
-
-    rank, size, updates_per_step = 0, 1, 1
-    asynchronous = False
-
-    @property
-    def own_seed(self) -> Tuple[int, ...]:
-        """What this worker adds to a seed, so that dropout is not the same on all of them."""
-        return (self.rank,) if self.rank else ()
-
-    def store_name(self, asked: str) -> str:
-        """The ``--kv-store`` of this run, where `asked` may be that of a run it goes on from."""
-        return asked if asked in KV_STORES else KV_STORES[0]
-
-    def compress_to(self, threshold: float) -> None:
-        """Exchange gradients in 2 bits: for each element nothing or plus or minus the threshold,
-        and what is left over is added to the next gradient."""
-        raise UsageError('--gc-type 2bit: goes with the distributed values of --kv-store')
-
-    def trainer(self, parameters: List[gluon.Parameter], rule: mx.optimizer.Optimizer,
-                kv_store: str) -> gluon.Trainer:
-        """The trainer that updates `parameters` by `rule`.
-
-        Every device updates its own copy of the weights with the summed gradients, so that the
-        optimiser's state can be saved whatever the store.
-        """
-        return gluon.Trainer(parameters, rule, kvstore=kv_store, update_on_kvstore=False)
-
-    def broadcast(self, data: bytes) -> bytes:
-        """What worker 0 has given."""
-        return data
-
-    def gather(self, numbers: Sequence[float]) -> np.ndarray:
-        """The numbers of every worker, exactly: (size, len(numbers)), float64."""
-        return np.array([numbers], np.float64)
-
-    def total(self, *scores: Scores) -> List[Scores]:
-        """Each of these over all workers."""
-        return list(scores)
-
-    def all_scores(self, scores: Scores) -> List[float]:
-        """Those of every worker in a row, for a checkpoint."""
-        return list(scores)
-
-    def own_scores(self, saved: List[float]) -> Scores:
-        """This worker's out of what `all_scores` gave; all of them are worker 0's when they were
-        saved by another number of workers."""
-        width = len(Scores._fields)
-        rows = [_as_scores(saved[i:i + width]) for i in range(0, len(saved), width)]
-        if len(rows) == self.size:
-            return rows[self.rank]
-        return sum(rows, Scores()) if self.rank == 0 else Scores()
-
-    def all_good(self, finite: List[mx.nd.NDArray], losses: List[mx.nd.NDArray],
-                 limit: Optional[float]) -> List[mx.nd.NDArray]:
-        """Arrays that are all 1 unless a worker diverges; nobody waits for them.
-
-        Parameters
-        ----------
-        finite : list of NDArray
-            This worker's: 1 for each device whose gradients are finite.
-        losses : list of NDArray
-            Of each device, which are judged here for the other workers: each worker judges its
-            own anyway.
-        limit : float, optional
-            Of the mean loss.
-        """
-        return finite
-
-    def agree(self, *questions: bool) -> List[bool]:
-        """For each question, whether any worker says yes: the same answer for every worker.
-
-        Of several workers the answer is that of the step before.
-        """
-        return list(questions)
-
-    def stateful(self, net) -> Dict[str, WorkersStatistics]:
-        """What of the workers goes into a checkpoint, see `igcnet.train.loop.Loop`."""
-        return {}
-
-    def fetch(self, trainer: gluon.Trainer) -> None:
-        """Get what is not in this process before it is saved."""
-
-    def synchronise(self, net, trainer: gluon.Trainer) -> None:
-        """Give every worker the same network, before it is evaluated."""
-
-    def average_statistics(self, net) -> None:
-        """Give every worker the mean of the workers' running statistics."""
-
-    @contextlib.contextmanager
-    def shared_folder(self, path: PathLike) -> Iterator[Path]:
-        """A folder with the files of worker 0's folder at `path`."""
-        yield Path(path)
-
-
-ALONE = Alone()
 
 
 class Workers(Alone):
@@ -225,11 +112,11 @@ class Workers(Alone):
         length = int(self.gather([len(data)])[0, 0])
         received = []
         for begin in range(0, length, BYTES):
-            message = np.zeros(BYTES, np.float32)
+            message = np.zeros(BYTES, np.uint8)
             if self.rank == 0:
                 part = np.frombuffer(data[begin:begin + BYTES], np.uint8)
                 message[:len(part)] = part
-            received.append(self._post(CHUNK_KEY, message).astype(np.uint8))
+            received.append(self._sum_bytes((CHUNK_KEY, CHUNK_BITS_KEY), message))
         return b''.join(part.tobytes() for part in received)[:length]
 
     def gather(self, numbers):
@@ -239,21 +126,25 @@ class Workers(Alone):
         return np.concatenate(columns, axis=1)
 
     def _gather(self, numbers: np.ndarray) -> np.ndarray:
-        """Each worker fills its own row, so that the servers' sum changes nothing; byte by byte,
-        or bit by bit where only whole thresholds arrive, because the servers round float64."""
+        """Each worker fills its own row. As bytes, because the servers round float64."""
         message = np.zeros((self.size, NUMBERS))
         message[self.rank, :len(numbers)] = numbers
-        message = message.view(np.uint8)
+        received = self._sum_bytes((ROWS_KEY, ROWS_BITS_KEY), message.view(np.uint8).ravel())
+        return received.view(np.float64).reshape(self.size, NUMBERS)[:, :len(numbers)]
+
+    def _sum_bytes(self, keys: Tuple[int, int], message: np.ndarray) -> np.ndarray:
+        """The sum of the workers' bytes, of which at most one worker's is not 0 at each place.
+
+        Of the two keys the second is for bits, where only whole thresholds arrive.
+        """
         if self._unit == 1:
-            received = self._post(BYTES_KEY, message.astype(np.float32)).astype(np.uint8)
-        else:
-            bits = np.unpackbits(message, axis=1) * np.float32(self._unit)
-            received = np.packbits(self._post(BITS_KEY, bits) > self._unit / 2, axis=1)
-        return received.view(np.float64)[:, :len(numbers)]
+            return self._post(keys[0], message.astype(np.float32)).astype(np.uint8)
+        bits = np.unpackbits(message) * np.float32(self._unit)
+        return np.packbits(self._post(keys[1], bits) > self._unit / 2)
 
     def total(self, *scores):
         rows = self.gather([number for each in scores for number in each])
-        return [sum(map(_as_scores, part), Scores())
+        return [sum(map(as_scores, part), Scores())
                 for part in np.split(rows, len(scores), axis=1)]
 
     def all_scores(self, scores):
@@ -352,11 +243,6 @@ class Workers(Alone):
         """Wait until every worker is here and all its requests are answered."""
         mx.nd.waitall()
         self.store._barrier()
-
-
-def _as_scores(numbers: Sequence[float]) -> Scores:
-    count, loss, top1, top5 = numbers
-    return Scores(int(count), float(loss), int(top1), int(top5))
 
 
 def connect(kv_store: Optional[str]) -> Alone:

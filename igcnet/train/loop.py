@@ -14,7 +14,6 @@ from mxnet import gluon
 from igcnet.data.reader import EvalBatch
 from igcnet.errors import DivergedError, UsageError
 from igcnet.train import checkpoint
-from igcnet.train.distributed import ALONE, Alone
 from igcnet.train.ema import WeightAverage
 from igcnet.train.evaluate import evaluate
 from igcnet.train.gradients import all_finite, batch_gradients, leave_out_update, update
@@ -29,6 +28,7 @@ from igcnet.train.run_folder import CHECKPOINTS, abandon_after, newest_whole, pr
 from igcnet.train.runlog import RunLog
 from igcnet.train.schedules import Scaled
 from igcnet.train.stopping import Interrupted, Stopped, StopRequest
+from igcnet.train.workers import ALONE, Alone
 
 ON_NAN = ('stop', 'rollback')
 MAX_ROLLBACKS = 5

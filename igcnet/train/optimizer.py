@@ -101,12 +101,14 @@ class Nesterov(_Momentum):
 
     def _update_together(self, indices, weights, gradients, states):
         self._update_count(indices)
-        mx.nd.igcnet_nesterov(
+        changed = mx.nd.igcnet_nesterov(
             *weights, *states, *gradients, count=len(indices), momentum=repr(self.momentum),
             scale=repr(float(self.rescale_grad)),
             clip='none' if self.clip_gradient is None else repr(float(self.clip_gradient)),
             rates=' '.join(map(repr, map(float, self._get_lrs(indices)))),
             decays=' '.join(map(repr, map(float, self._get_wds(indices)))))
+        for new, weight in zip(changed if len(weights) > 1 else [changed], weights):
+            new.copyto(weight)
 
     def step(self, weight, grad, state, lr, count):
         state *= self.momentum

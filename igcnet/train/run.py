@@ -5,20 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Callable, List, NamedTuple, Optional, Sequence
+from typing import Callable, List, Optional, Sequence
 
 import mxnet as mx
 
 import igcnet
 from igcnet.convert import load_parameters, save_original
-from igcnet.data.augment import find_augmentation
-from igcnet.data.benchmark import Rate, timed_epoch
-from igcnet.data.datasets import DataSet, check_labels, describe_records, find_dataset
-from igcnet.data.reader import EvalReader, TrainReader
-from igcnet.data.records import RecordFile
+from igcnet.data.datasets import check_labels
+from igcnet.data.reader import EvalReader
 from igcnet.deploy import export, read_manifest
 from igcnet.deploy.export import exported_paths
 from igcnet.errors import CheckpointError, UsageError
@@ -29,7 +25,7 @@ from igcnet.registry import get_model, get_spec
 from igcnet.train import checkpoint, precision
 from igcnet.train.announce import announce, log_bad, show_progress
 from igcnet.train.devices import contexts as find_contexts
-from igcnet.train.distributed import ALONE, Alone, start_alike
+from igcnet.train.distributed import start_alike
 from igcnet.train.environment import differences, enforce_determinism, environment
 from igcnet.train.loop import Loop, make_trainer
 from igcnet.train.methods import find_method, method_settings
@@ -37,6 +33,7 @@ from igcnet.train.optimizer import find_rule
 from igcnet.train.parameter_groups import freeze
 from igcnet.train.pretrained import load_weights
 from igcnet.train.recipes import Recipe
+from igcnet.train.run_data import make_reader, open_data, with_augmentation, with_seed
 from igcnet.train.run_folder import (
     abandon_after,
     clear_temporary,
@@ -47,61 +44,7 @@ from igcnet.train.run_folder import (
 from igcnet.train.runlog import RunLog, plot_curves, read_metrics
 from igcnet.train.settings import RunSettings, settings_from_text
 from igcnet.train.tuning import fastest_lowering
-
-
-class Data(NamedTuple):
-    """The two record files of a run, and what is known about them."""
-
-    facts: DataSet
-    train: RecordFile
-    validation: RecordFile
-
-
-def open_data(settings: RunSettings) -> Data:
-    """Open and check the records of a run.
-
-    Raises
-    ------
-    UsageError, DataError
-        Unknown data set, missing or damaged records.
-    """
-    known = settings.dataset != 'records'
-    facts = None
-    if known:
-        facts = find_dataset(settings.dataset + ('_fb' if settings.fb_mean else ''))
-    folder = Path(settings.data_dir or 'data/' + settings.dataset)
-    train = RecordFile(folder / settings.train_dataset)
-    validation = RecordFile(folder / settings.val_dataset)
-    if facts is None:
-        facts = describe_records(train, settings.mean_rgb, settings.std_rgb,
-                                 settings.data_shape or 32)
-    elif settings.data_shape not in (None, facts.data_shape):
-        raise UsageError('--data-shape %d: %s has %d; use --dataset records for records of your own'
-                         % (settings.data_shape, facts.name, facts.data_shape))
-    else:
-        facts = replace(facts, mean=settings.mean_rgb or facts.mean,
-                        std=settings.std_rgb or facts.std)
-    return Data(facts, train, validation)
-
-
-def with_augmentation(settings: RunSettings) -> RunSettings:
-    """`settings` with the data set's own augmentation type where the recipe leaves it open."""
-    if settings.recipe.aug_type is not None or settings.recipe.augmentation is not None:
-        return settings
-    known = settings.dataset != 'records'
-    return settings.changed(aug_type=find_dataset(settings.dataset).aug_type if known else 1)
-
-
-def make_reader(settings: RunSettings, data: Data, workers: Alone = ALONE) -> TrainReader:
-    """The reader of a worker's part of the training images."""
-    facts, recipe = data.facts, settings.recipe
-    augmentation = find_augmentation(recipe.augmentation or facts.augmentation(recipe.aug_type),
-                                     facts.data_shape, facts.fill)
-    return TrainReader(data.train, recipe.batch_size // workers.size, augmentation,
-                       settings.rand_seed, workers.rank, workers.size,
-                       threads=settings.decode_threads, mean=facts.mean, std=facts.std,
-                       on_bad=settings.on_bad, resolutions=find_method(recipe.method).resolutions(
-                           recipe, facts.data_shape))
+from igcnet.train.workers import ALONE, Alone
 
 
 def share_settings(workers: Alone, settings: Optional[RunSettings]) -> RunSettings:
@@ -119,23 +62,6 @@ def share_settings(workers: Alone, settings: Optional[RunSettings]) -> RunSettin
                          'norm of all gradients cannot be limited; clip_value can be'
                          % settings.recipe.clip_norm)
     return settings
-
-
-def test_io(settings: RunSettings, workers: Alone = ALONE) -> List[Rate]:
-    """Read an epoch as training would, without the network; two, if images stay in memory."""
-    settings = with_seed(with_augmentation(settings))
-    reader = make_reader(settings, open_data(settings), workers)
-    rates = [timed_epoch(reader, 0)]
-    if reader.in_memory:
-        rates.append(timed_epoch(reader, 1))
-    return rates
-
-
-def with_seed(settings: RunSettings) -> RunSettings:
-    """`settings` with a seed from the clock where none was given."""
-    if settings.rand_seed is not None:
-        return settings
-    return replace(settings, rand_seed=int(time.time()))
 
 
 def train(settings: RunSettings, folder: Optional[Path] = None, load_epoch: int = 0,

@@ -1,6 +1,7 @@
 // All kernels for one width of vectors; compiled once for each.
 #include "kernels.h"
 
+#include "gate.h"
 #include "input_gradient.h"
 #include "norm.h"
 #include "weight_gradient.h"
@@ -55,6 +56,6 @@ double multiply_adds(long rounds) {
 
 extern const Kernels IGCNET_BUILD = {
     IGCNET_BUILD_NAME, convolve, convolve_backward, norm_forward, norm_backward,
-    to_lanes,          from_lanes, multiply_adds};
+    gate,              gate_backward, to_lanes,       from_lanes,   multiply_adds};
 
 }  // namespace igcnet

@@ -66,6 +66,10 @@ struct Kernels {
   void (*norm_backward)(int batch, const Map&, const int* out_plane, const Norm&, const float* z,
                         const float* residual, const float* dy, float* dz, float* dresidual,
                         const NormGradient&);
+  // y = x * sigmoid(gate)
+  void (*gate)(size_t count, const float* x, const float* gate, float* y);
+  void (*gate_backward)(size_t count, const float* x, const float* gate, const float* dy,
+                        float* dx, float* dgate);
   // (batch, channels, pixels) to lanes and back.
   void (*to_lanes)(int batch, const Map&, const float* x, float* lanes);
   void (*from_lanes)(int batch, const Map&, const float* lanes, float* x);

@@ -1,127 +1,10 @@
-// The operators as MXNet sees them: shapes, types, and which arrays are what.
+// Convolutions and batch normalisations as MXNet sees them: shapes, types, which array is what.
 #include <math.h>
 
-#include <string>
-#include <unordered_map>
-#include <vector>
-
-#include "kernels.h"
-#include "lib_api.h"
+#include "operators.h"
 
 namespace igcnet {
 namespace {
-
-using mxnet::ext::MXReturnValue;
-using mxnet::ext::MXTensor;
-using mxnet::ext::OpResource;
-using Attributes = std::unordered_map<std::string, std::string>;
-using Shapes = std::vector<std::vector<unsigned int>>;
-using Tensors = std::vector<MXTensor>;
-
-const Kernels& kernels() {
-  static const Kernels* const chosen = [] {
-    const char* wish = getenv("IGCNET_NATIVE");
-    const std::string name = wish ? wish : "";
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
-    if (wide && name != "avx2" && name != "baseline") return &kAvx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && name != "baseline")
-      return &kAvx2;
-#endif
-    return &kBaseline;
-  }();
-  return *chosen;
-}
-
-int integer(const Attributes& attributes, const char* name, int otherwise) {
-  const auto found = attributes.find(name);
-  return found == attributes.end() ? otherwise : std::stoi(found->second);
-}
-
-MXReturnValue wrong(const char* what) {
-  MX_ERROR_MSG << "igcnet: " << what;
-  return mxnet::ext::MX_FAIL;
-}
-
-MXReturnValue float32_only(const Attributes&, std::vector<int>* in, std::vector<int>* out) {
-  for (int& type : *in) {
-    if (type != -1 && type != mxnet::ext::kFloat32) return wrong("the arrays must be float32");
-    type = mxnet::ext::kFloat32;
-  }
-  for (int& type : *out) type = mxnet::ext::kFloat32;
-  return mxnet::ext::MX_SUCCESS;
-}
-
-void fill(MXTensor* tensor, float value) {
-  float* to = tensor->data<float>();
-  for (int64_t i = 0; i < tensor->size(); ++i) to[i] = value;
-}
-
-// Five dimensions: (blocks, channels, height, width, 16).
-Map map_of(const MXTensor& lanes) {
-  return {static_cast<int>(lanes.shape[1]), static_cast<int>(lanes.shape[2]),
-          static_cast<int>(lanes.shape[3])};
-}
-
-// ---- into lanes and back ---------------------------------------------------------------------
-
-// x -> lanes, and one number for each image, by which the other operators know how many there are.
-MXReturnValue to_lanes_arity(const Attributes&, int* in, int* out) {
-  *in = 1, *out = 2;
-  return mxnet::ext::MX_SUCCESS;
-}
-
-MXReturnValue to_lanes_shape(const Attributes&, Shapes* in, Shapes* out) {
-  const auto& x = (*in)[0];
-  if (x.empty()) return mxnet::ext::MX_SUCCESS;
-  if (x.size() != 4) return wrong("an array of four dimensions is needed");
-  (*out)[0] = {(x[0] + kLanes - 1) / kLanes, x[1], x[2], x[3], kLanes};
-  (*out)[1] = {x[0]};
-  return mxnet::ext::MX_SUCCESS;
-}
-
-MXReturnValue to_lanes_forward(const Attributes&, Tensors* in, Tensors* out, const OpResource&) {
-  kernels().to_lanes((*in)[0].shape[0], map_of((*out)[0]), (*in)[0].data<float>(),
-                     (*out)[0].data<float>());
-  fill(&(*out)[1], 0);
-  return mxnet::ext::MX_SUCCESS;
-}
-
-MXReturnValue to_lanes_backward(const Attributes&, Tensors* in, Tensors* out,
-                                const OpResource&) {
-  kernels().from_lanes((*out)[0].shape[0], map_of((*in)[0]), (*in)[0].data<float>(),
-                       (*out)[0].data<float>());
-  return mxnet::ext::MX_SUCCESS;
-}
-
-MXReturnValue from_lanes_arity(const Attributes&, int* in, int* out) {
-  *in = 2, *out = 1;
-  return mxnet::ext::MX_SUCCESS;
-}
-
-MXReturnValue from_lanes_shape(const Attributes&, Shapes* in, Shapes* out) {
-  const auto &lanes = (*in)[0], &images = (*in)[1];
-  if (lanes.size() == 5 && images.size() == 1)
-    (*out)[0] = {images[0], lanes[1], lanes[2], lanes[3]};
-  return mxnet::ext::MX_SUCCESS;
-}
-
-MXReturnValue from_lanes_forward(const Attributes&, Tensors* in, Tensors* out,
-                                 const OpResource&) {
-  kernels().from_lanes((*out)[0].shape[0], map_of((*in)[0]), (*in)[0].data<float>(),
-                       (*out)[0].data<float>());
-  return mxnet::ext::MX_SUCCESS;
-}
-
-MXReturnValue from_lanes_backward(const Attributes&, Tensors* in, Tensors* out,
-                                  const OpResource&) {
-  kernels().to_lanes((*in)[0].shape[0], map_of((*out)[0]), (*in)[0].data<float>(),
-                     (*out)[0].data<float>());
-  fill(&(*out)[1], 0);
-  return mxnet::ext::MX_SUCCESS;
-}
 
 // ---- batch normalisation ---------------------------------------------------------------------
 
@@ -244,6 +127,7 @@ MXReturnValue convolution_forward(const Attributes& attributes, Tensors* in, Ten
     before.emplace_back(attributes, in->data() + kConvolutionInputs, nullptr);
     norm = before[0].norm;
   }
+  use_large_pages((*out)[kZ]);
   const bool moments = out->size() > 1;
   std::vector<double> mean(moments ? c.blocks * c.out.channels : 0), squares(mean.size());
   kernels().convolve(c, norm, (*in)[kX].data<float>(), (*in)[kWeight].data<float>(),
@@ -270,6 +154,7 @@ MXReturnValue convolution_backward(const Attributes& attributes, Tensors* in, Te
     norm = before[0].norm;
     gradient = before[0].gradient;
   }
+  use_large_pages((*out)[kX]);
   kernels().convolve_backward(planes.convolution, norm, given[kX].data<float>(),
                               given[kWeight].data<float>(), (*in)[kZ].data<float>(),
                               (*out)[kX].data<float>(), (*out)[kWeight].data<float>(), gradient);
@@ -298,6 +183,7 @@ MXReturnValue norm_forward(const Attributes& attributes, Tensors* in, Tensors* o
                            const OpResource&) {
   const BatchNorm given(attributes, in->data() + kFirstOfFive, nullptr);
   const size_t last = kFirstOfFive + kNormInputs;
+  use_large_pages((*out)[0]);
   const Map map = map_of((*in)[kNormZ]);
   const std::vector<int> planes = shuffled(map.channels, integer(attributes, "shuffle", 1));
   kernels().norm((*in)[kNormImages].shape[0], map, planes.data(), given.norm,
@@ -313,6 +199,8 @@ MXReturnValue norm_backward(const Attributes& attributes, Tensors* in, Tensors* 
   const BatchNorm norm(attributes, given + kFirstOfFive, results + kFirstOfFive);
   const bool residual = integer(attributes, "residual", 0);
   const int last = kFirstOfFive + kNormInputs;
+  use_large_pages(results[kNormZ]);
+  if (residual) use_large_pages(results[last]);
   const Map map = map_of(given[kNormZ]);
   const std::vector<int> planes = shuffled(map.channels, integer(attributes, "shuffle", 1));
   kernels().norm_backward(given[kNormImages].shape[0], map, planes.data(), norm.norm,
@@ -329,20 +217,6 @@ MXReturnValue norm_backward(const Attributes& attributes, Tensors* in, Tensors* 
 
 using namespace igcnet;  // NOLINT: the registration macros want plain names
 
-REGISTER_OP(igcnet_to_lanes)
-    .setParseAttrs(to_lanes_arity)
-    .setInferType(float32_only)
-    .setInferShape(to_lanes_shape)
-    .setForward(to_lanes_forward, "cpu")
-    .setBackward(to_lanes_backward, "cpu");
-
-REGISTER_OP(igcnet_from_lanes)
-    .setParseAttrs(from_lanes_arity)
-    .setInferType(float32_only)
-    .setInferShape(from_lanes_shape)
-    .setForward(from_lanes_forward, "cpu")
-    .setBackward(from_lanes_backward, "cpu");
-
 REGISTER_OP(igcnet_convolution)
     .setParseAttrs(convolution_arity)
     .setInferType(float32_only)
@@ -356,18 +230,3 @@ REGISTER_OP(igcnet_norm)
     .setInferShape(norm_shape)
     .setForward(norm_forward, "cpu")
     .setBackward(norm_backward, "cpu");
-
-MXReturnValue initialize(int version) {
-  if (version >= 10700) return mxnet::ext::MX_SUCCESS;
-  return wrong("MXNet 1.7 or newer is needed");
-}
-
-#if !defined(IGCNET_FINGERPRINT)
-#define IGCNET_FINGERPRINT "unknown"
-#endif
-
-extern "C" {
-const char* igcnet_fingerprint() { return IGCNET_FINGERPRINT; }
-const char* igcnet_kernels() { return kernels().name; }
-double igcnet_multiply_adds(long rounds) { return kernels().multiply_adds(rounds); }
-}

@@ -18,9 +18,12 @@ constexpr int64_t kPiece = 1 << 14;  // numbers of a task
 
 int count_of(const Attributes& attributes) { return std::stoi(attributes.at("count")); }
 
-// Inputs: the weights, then the momenta, then the gradients. The output says nothing.
+// Inputs: the weights, then the momenta, then the gradients. Outputs: the new weights. The momenta
+// are changed in place, which only arrays in the plain layout can be: of others MXNet gives its
+// operators a copy, and inference leaves weights in layouts of its own.
 MXReturnValue arity(const Attributes& attributes, int* in, int* out) {
-  *in = 3 * count_of(attributes), *out = 1;
+  const int count = count_of(attributes);
+  *in = 3 * count, *out = count;
   return mxnet::ext::MX_SUCCESS;
 }
 
@@ -31,7 +34,7 @@ MXReturnValue types(const Attributes&, std::vector<int>* in, std::vector<int>* o
       return mxnet::ext::MX_FAIL;
     }
   }
-  (*out)[0] = mxnet::ext::kFloat32;
+  std::fill(out->begin(), out->end(), mxnet::ext::kFloat32);
   return mxnet::ext::MX_SUCCESS;
 }
 
@@ -42,13 +45,14 @@ MXReturnValue shapes(const Attributes& attributes, Shapes* in, Shapes* out) {
       MX_ERROR_MSG << "igcnet: a weight, its momentum and its gradient differ in shape";
       return mxnet::ext::MX_FAIL;
     }
+    (*out)[i] = (*in)[i];
   }
-  (*out)[0] = {1};
   return mxnet::ext::MX_SUCCESS;
 }
 
 MXReturnValue mutated(const Attributes& attributes, std::vector<int>* indices) {
-  for (int i = 0; i < 2 * count_of(attributes); ++i) indices->push_back(i);
+  const int count = count_of(attributes);
+  for (int i = count; i < 2 * count; ++i) indices->push_back(i);
   return mxnet::ext::MX_SUCCESS;
 }
 
@@ -62,8 +66,8 @@ std::vector<float> numbers(const std::string& text) {
 MXReturnValue update(const Attributes& attributes, std::vector<MXTensor>* in,
                      std::vector<MXTensor>* out, const mxnet::ext::OpResource&) {
   struct Piece {
-    float *weight, *moment;
-    const float* gradient;
+    float *changed, *moment;
+    const float *weight, *gradient;
     int64_t size;
     float rate, decay;
   };
@@ -76,10 +80,11 @@ MXReturnValue update(const Attributes& attributes, std::vector<MXTensor>* in,
   const float clip = clipped ? numbers(attributes.at("clip"))[0] : 0;
   std::vector<Piece> pieces;
   for (int i = 0; i < count; ++i) {
-    const int64_t size = (*in)[i].size();
+    // The shapes of inputs that MXNet has brought into the plain layout cannot be relied upon.
+    const int64_t size = (*out)[i].size();
     for (int64_t start = 0; start < size; start += kPiece)
-      pieces.push_back({(*in)[i].data<float>() + start, (*in)[count + i].data<float>() + start,
-                        (*in)[2 * count + i].data<float>() + start,
+      pieces.push_back({(*out)[i].data<float>() + start, (*in)[count + i].data<float>() + start,
+                        (*in)[i].data<float>() + start, (*in)[2 * count + i].data<float>() + start,
                         std::min(kPiece, size - start), rates.at(i), decays.at(i)});
   }
 #pragma omp parallel for schedule(dynamic, 8)
@@ -94,10 +99,9 @@ MXReturnValue update(const Attributes& attributes, std::vector<MXTensor>* in,
       g += p.decay * p.weight[i];
       const float m = p.moment[i] * momentum + g;
       p.moment[i] = m;
-      p.weight[i] -= (g + momentum * m) * p.rate;
+      p.changed[i] = p.weight[i] - (g + momentum * m) * p.rate;
     }
   }
-  (*out)[0].data<float>()[0] = 0;
   return mxnet::ext::MX_SUCCESS;
 }
 
