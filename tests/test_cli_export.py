@@ -136,7 +136,7 @@ def test_eight_bits(world, tmp_path, capsys, form, pixels):
     assert runner == {'symbol': 'mxnet-int8', 'onnx': 'onnxruntime-int8'}[form]
     exact, rounded = (logits_of(options, records, tmp_path)
                       for options in (given, files(prefix, form)))
-    assert 0 < np.abs(exact - rounded).max() < 0.1 * np.abs(exact).max()
+    assert 0 < np.abs(exact - rounded).max() < 0.2 * np.abs(exact).max()
 
 
 def test_damaged_ranges_are_one_line(world, tmp_path, capsys):
