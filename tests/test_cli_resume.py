@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,34 @@ def test_other_conditions_are_a_warning_or_refused(data, tmp_path, capsys, monke
     assert 'warning' not in capsys.readouterr().out
 
 
+def test_synchronised_batch_normalisation(data, tmp_path, capsys):
+    options = ('--cpus', '2', '--checkpoint-steps', '3', '--keep', 'all')
+    assert cli.main(arguments(data, tmp_path / 'each', *options)) == 0
+    assert cli.main(arguments(data, tmp_path / 'all', *options, '--sync-bn')) == 0
+    assert 'batch normalisation: over the parts of all devices\n' in capsys.readouterr().out
+    each, run = run_of(tmp_path / 'each'), run_of(tmp_path / 'all')
+    expected = content(run)
+    assert content(each, 'metrics.jsonl') != content(run, 'metrics.jsonl')
+    recorded = read_state(run / 'checkpoints' / '0002').environment
+    assert recorded['batch normalisation'] == 'over all devices'
+    # In mid-epoch, and with the option of the run that is resumed.
+    for name in ('0001', '0001-000003', '0002'):
+        shutil.rmtree(run / 'checkpoints' / name)
+    assert cli.main(['--resume', str(run), '--deterministic']) == 0
+    assert 'resuming %s' % (run / 'checkpoints' / '0000-000003') in capsys.readouterr().out
+    assert content(run) == expected
+    for name in ('0001-000003', '0002'):
+        shutil.rmtree(each / 'checkpoints' / name)
+    assert cli.main(['--resume', str(each), '--sync-bn', '--deterministic']) == 2
+    assert 'over all devices instead of on each device' in capsys.readouterr().err
+
+
+def test_one_device_has_nothing_to_synchronise(data, tmp_path, capsys, finished):
+    assert cli.main(arguments(data, tmp_path, '--sync-bn')) == 0
+    assert 'so --sync-bn changes nothing\n' in capsys.readouterr().out
+    assert content(run_of(tmp_path)) == content(finished)
+
+
 def test_when_checkpoints_are_written_and_which_are_kept(data, tmp_path):
     def checkpoints(name, *options):
         assert cli.main(arguments(data, tmp_path / name, *options)) == 0
@@ -157,6 +186,8 @@ def test_divergence_stops_or_rolls_back(data, tmp_path, capsys):
 @pytest.mark.parametrize('options, message', [
     (['--keep', '0'], '--keep'), (['--checkpoint-steps', '0'], '--checkpoint-steps'),
     (['--checkpoint-seconds', 'inf'], 'number greater than 0'),
+    (['--sync-bn', '--precision', 'bfloat16'], '--sync-bn: goes with --precision float32'),
+    (['--sync-bn', '--set', 'method=mutual'], '--sync-bn: the method mutual'),
     (['--loss-limit', '-1'], 'number greater than 0'), (['--on-nan', 'ignore'], 'rollback')])
 def test_mistakes(data, tmp_path, capsys, options, message):
     assert cli.main(arguments(data, tmp_path, *options)) == 2

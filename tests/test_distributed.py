@@ -262,7 +262,8 @@ def test_settings_decide_about_compression_and_what_asynchronous_servers_cannot(
     assert two.compressed_to == 0.1
     two.asynchronous = True
     for change, message in (({'on_nan': 'rollback'}, '--on-nan rollback'),
-                            ({'clip_norm': 1.0}, 'clip_norm=1')):
+                            ({'clip_norm': 1.0}, 'clip_norm=1'),
+                            ({'sync_bn': True}, '--sync-bn: .* 2 workers cannot')):
         with pytest.raises(UsageError, match=message):
             share_settings(two, settings.changed(**change))
 

@@ -105,6 +105,9 @@ def build_parser() -> Parser:
     device.add_argument('--gpus', metavar='N,N,...', help='GPU numbers, such as 0,1')
     device.add_argument('--cpus', type=positive_int, metavar='N',
                         help='train data parallel on N CPU contexts (default: 1)')
+    device.add_argument('--sync-bn', action='store_true',
+                        help='batch normalisation with the statistics of all devices together '
+                             "instead of each device's own (slower)")
     device.add_argument('--kv-store', metavar='NAME',
                         help="'device' sums gradients on the devices, 'local' on the CPU "
                              '(default: device); in a job of `igcnet launch`: dist_sync (the '

@@ -113,6 +113,9 @@ class BatchNorm(NamedLayer):
     ----------
     use_running_statistics : bool
         Normalise by the running statistics in training too, and keep them as they are.
+    normalise : callable, optional
+        Computes the layer in place of MXNet's operator, unless `use_running_statistics`: given
+        the layer, its input, scale and shift.
 
     Notes
     -----
@@ -125,6 +128,7 @@ class BatchNorm(NamedLayer):
         super().__init__(name)
         self.channels, self.momentum, self.epsilon = channels, momentum, epsilon
         self.use_running_statistics = False
+        self.normalise = None
         shape = (channels,)
         self.gamma = self.params.get('gamma', shape=shape, init='ones')
         self.beta = self.params.get('beta', shape=shape, init='zeros')
@@ -139,6 +143,8 @@ class BatchNorm(NamedLayer):
         super().cast('float32' if str(dtype) == 'float16' else dtype)
 
     def hybrid_forward(self, F, x, gamma, beta, running_mean, running_var):
+        if self.normalise is not None and not self.use_running_statistics:
+            return self.normalise(self, x, gamma, beta)
         fixed = {'use_global_stats': True} if self.use_running_statistics else {}
         with self.exact_name():
             return F.BatchNorm(x, gamma, beta, running_mean, running_var, eps=self.epsilon,

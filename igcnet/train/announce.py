@@ -35,6 +35,10 @@ def announce(log: RunLog, settings: RunSettings, data: Data, classes: int, param
     log.line('devices: %s%s; kv-store %s; total batch %d, %s a device' % (
         several, ' '.join(map(str, devices)), settings.kv_store, recipe.batch_size,
         '%g' % (recipe.batch_size / len(devices) / workers.size)))
+    if settings.sync_bn:
+        log.line('batch normalisation: %s' % (
+            'over the parts of all devices' if len(devices) > 1 else
+            'one device has the whole batch anyway, so --sync-bn changes nothing'))
     log.line('recipe: %s' % ', '.join('%s=%s' % item for item in recipe.as_dict().items()))
     if recipe.lr_per:
         log.line('learning rate: %g for %d images, so %g for a total batch of %d'

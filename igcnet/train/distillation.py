@@ -69,7 +69,7 @@ class Distillation(Plain):
         temperature = self.settings['temperature']
         soft = [mx.nd.softmax(self.teacher(x) / temperature) for x in data]
         with autograd.record():
-            outputs = [self.net(x) for x in data]
+            outputs = self.forward(data)
             losses = [self.loss(y, t, s) for y, t, s in zip(outputs, target, soft)]
         self.backward(losses)
         return Outcome(place, labels, outputs, losses)

@@ -19,11 +19,13 @@ import numpy as np
 import igcnet
 
 
-def environment(contexts: List[mx.Context], lowering: str) -> Dict[str, str]:
+def environment(contexts: List[mx.Context], lowering: str,
+                synchronised: bool = False) -> Dict[str, str]:
     """Versions, devices, threads and processor, as a checkpoint records them."""
     return {'igcnet': igcnet.__version__, 'mxnet': mx.__version__, 'numpy': np.__version__,
             'opencv': cv2.__version__, 'devices': ' '.join(map(str, contexts)),
             'threads': os.environ.get('OMP_NUM_THREADS', "MXNet's choice"), 'lowering': lowering,
+            'batch normalisation': 'over all devices' if synchronised else 'on each device',
             'processor': _processor()}
 
 

@@ -28,6 +28,7 @@ from igcnet.train.run_folder import CHECKPOINTS, abandon_after, newest_whole, pr
 from igcnet.train.runlog import RunLog
 from igcnet.train.schedules import Scaled
 from igcnet.train.stopping import Interrupted, Stopped, StopRequest
+from igcnet.train.synchronised import Synchronised
 from igcnet.train.workers import ALONE, Alone
 
 ON_NAN = ('stop', 'rollback')
@@ -53,7 +54,8 @@ class Loop:
     net : igcnet.layers.Network
         Initialised on all `contexts`.
     contexts : list of Context
-        Devices; each takes an equal part of every batch and normalises by its own statistics.
+        Devices; each takes an equal part of every batch, and normalises by its own statistics
+        unless `synchronised` is given.
     trainer : gluon.Trainer
         See `make_trainer`.
     recipe : Recipe
@@ -88,6 +90,8 @@ class Loop:
         training method is always among them.
     loss_scale : LossScale, optional
         Of float16.
+    synchronised : Synchronised, optional
+        Makes BN see the whole batch.
     workers : Alone
         The workers of the run. Each has a loop of its own and the same position; only worker 0
         writes checkpoints.
@@ -101,7 +105,8 @@ class Loop:
                  checkpoint_seconds: float = 600, keep: int = 3, on_nan: str = 'stop',
                  loss_limit: Optional[float] = None,
                  stateful: Optional[Mapping[str, Any]] = None,
-                 loss_scale: Optional[LossScale] = None, workers: Alone = ALONE):
+                 loss_scale: Optional[LossScale] = None,
+                 synchronised: Optional[Synchronised] = None, workers: Alone = ALONE):
         if on_nan not in ON_NAN:
             raise UsageError('on_nan=%s: must be one of %s' % (on_nan, ', '.join(ON_NAN)))
         self.net, self.contexts, self.trainer, self.recipe = net, contexts, trainer, recipe
@@ -113,6 +118,7 @@ class Loop:
         self.keep, self.on_nan, self.loss_limit = keep, on_nan, loss_limit
         self.method = find_method(recipe.method)(net, recipe, state.seed,
                                                  train_reader.steps_per_epoch)
+        self.method.synchronised = synchronised
         self.workers = workers
         self.average = WeightAverage(net, recipe.ema_decay) if recipe.ema_decay else None
         self.loss_scale = loss_scale

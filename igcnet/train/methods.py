@@ -7,7 +7,7 @@ logs and saves.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple, Type
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Type
 
 import mxnet as mx
 import numpy as np
@@ -17,6 +17,7 @@ from mxnet.gluon.utils import split_and_load
 from igcnet.errors import UsageError
 from igcnet.train.recipe_values import check_settings
 from igcnet.train.recipes import Recipe
+from igcnet.train.synchronised import Synchronised
 from igcnet.train.targets import soft_targets, soften
 
 
@@ -65,11 +66,16 @@ class Method:
         Whether all gradients come from `backward`, which float16 needs.
     loss_scale : float
         Factor of the gradients that `gradients` leaves.
+    SYNCHRONISES : bool
+        Whether all training passes go through `forward`.
+    synchronised : Synchronised, optional
+        Makes BN see the whole batch, see `igcnet.train.synchronised`.
     """
 
     SETTINGS: Dict[str, Any] = {}
-    SCALES_LOSS = False
+    SCALES_LOSS = SYNCHRONISES = False
     loss_scale = 1.0
+    synchronised: Optional[Synchronised] = None
 
     def __init__(self, net, recipe: Recipe, seed: int, steps_per_epoch: int):
         self.net, self.recipe, self.seed = net, recipe, seed
@@ -118,6 +124,12 @@ class Method:
     def set_arrays(self, arrays: Dict[str, np.ndarray]) -> None:
         """Take up again what `arrays` gave."""
 
+    def forward(self, data: Sequence[mx.nd.NDArray]) -> List[mx.nd.NDArray]:
+        """The network's outputs for the part of each device, inside ``autograd.record()``."""
+        if self.synchronised is not None:
+            return self.synchronised(data)
+        return [self.net(x) for x in data]
+
     def backward(self, losses: List[mx.nd.NDArray]) -> None:
         """The backward pass of `losses`, one on each device, times `loss_scale`."""
         heads = None if self.loss_scale == 1 else [
@@ -128,7 +140,7 @@ class Method:
 class Plain(Method):
     """Cross-entropy of the whole network, with the recipe's smoothing and mixing."""
 
-    SCALES_LOSS = True
+    SCALES_LOSS = SYNCHRONISES = True
 
     def __init__(self, net, recipe, seed, steps_per_epoch):
         super().__init__(net, recipe, seed, steps_per_epoch)
@@ -145,7 +157,7 @@ class Plain(Method):
         images, targets = self.targets(place, images, labels)
         data, target = on_devices(contexts, images, targets)
         with autograd.record():
-            outputs = [self.net(x) for x in data]
+            outputs = self.forward(data)
             losses = [self.loss(y, t) for y, t in zip(outputs, target)]
         self.backward(losses)
         return Outcome(place, labels, outputs, losses)

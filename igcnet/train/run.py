@@ -43,6 +43,7 @@ from igcnet.train.run_folder import (
 )
 from igcnet.train.runlog import RunLog, plot_curves, read_metrics
 from igcnet.train.settings import RunSettings, settings_from_text
+from igcnet.train.synchronised import Synchronised
 from igcnet.train.tuning import fastest_lowering
 from igcnet.train.workers import ALONE, Alone
 
@@ -55,6 +56,9 @@ def share_settings(workers: Alone, settings: Optional[RunSettings]) -> RunSettin
     settings = replace(settings, kv_store=workers.store_name(settings.kv_store))
     if settings.gc_type == '2bit':
         workers.compress_to(settings.gc_threshold)
+    if workers.size > 1 and settings.sync_bn:
+        raise UsageError('--sync-bn: the devices of one process exchange their statistics, %d '
+                         'workers cannot' % workers.size)
     if workers.asynchronous and settings.on_nan == 'rollback':
         raise UsageError('--on-nan rollback: the servers of dist_async cannot go back')
     if workers.asynchronous and settings.recipe.clip_norm:
@@ -136,6 +140,10 @@ def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], lo
         settings = settings.changed(network_settings={'classes': data.facts.classes})
     recipe = settings.recipe
     check_batch(recipe, len(devices), workers)
+    if settings.sync_bn and settings.precision != 'float32':
+        raise UsageError('--sync-bn: goes with --precision float32 only')
+    if settings.sync_bn and not find_method(recipe.method).SYNCHRONISES:
+        raise UsageError('--sync-bn: the method %s has passes of its own' % recipe.method)
 
     precision.start(settings.precision, devices)
     if settings.precision == 'float16' and not find_method(recipe.method).SCALES_LOSS:
@@ -163,6 +171,9 @@ def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], lo
     parameters = count_parameters(net)
     frozen = freeze(net, settings.freeze)
     net.set_lowering(lowering)
+    synchronised = None
+    if settings.sync_bn and len(devices) > 1:
+        synchronised = Synchronised(net, len(devices))
     net.hybridize(static_alloc=True, static_shape=True)
     if settings.precision != 'float32':
         precision.check(net, data.facts.data_shape, settings.precision)
@@ -190,7 +201,7 @@ def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], lo
         state.position = checkpoint.Position(load_epoch, 0, update)
         trainer._optimizer.begin_num_update = update
     start_alike(net, workers)
-    conditions = environment(devices, settings.lowering)
+    conditions = environment(devices, settings.lowering, synchronised is not None)
     changes = differences(state.environment, conditions)
     if changes and settings.deterministic:
         raise UsageError('--deterministic: %s was written under other conditions, so the same '
@@ -236,7 +247,7 @@ def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], lo
                     settings.checkpoint_steps, settings.checkpoint_seconds, settings.keep,
                     settings.on_nan, settings.loss_limit,
                     loss_scale=precision.LossScale() if settings.precision == 'float16' else None,
-                    workers=workers)
+                    synchronised=synchronised, workers=workers)
         if resume_from is None:
             loop.save()
         # A folder with a configuration has a checkpoint, too: whatever ends the run, it can go on.

@@ -47,6 +47,8 @@ class RunSettings:
         GPU numbers, such as '0,1'; empty for the CPU.
     cpus : int
         Number of CPU contexts.
+    sync_bn : bool
+        Batch normalisation over all devices, see `igcnet.train.synchronised`.
     kv_store : str
         'device' or 'local'; in a distributed job one of `igcnet.train.distributed.STORES`.
     gc_type, gc_threshold : str, float
@@ -109,6 +111,7 @@ class RunSettings:
     test_batch_size: Optional[int] = None
     gpus: str = ''
     cpus: int = 1
+    sync_bn: bool = False
     kv_store: str = 'device'
     gc_type: str = 'none'
     gc_threshold: float = 0.5
