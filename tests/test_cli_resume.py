@@ -186,8 +186,8 @@ def test_divergence_stops_or_rolls_back(data, tmp_path, capsys):
 @pytest.mark.parametrize('options, message', [
     (['--keep', '0'], '--keep'), (['--checkpoint-steps', '0'], '--checkpoint-steps'),
     (['--checkpoint-seconds', 'inf'], 'number greater than 0'),
-    (['--sync-bn', '--precision', 'bfloat16'], '--sync-bn: goes with --precision float32'),
-    (['--sync-bn', '--set', 'method=mutual'], '--sync-bn: the method mutual'),
+    (['--cpus', '2', '--sync-bn', '--precision', 'bfloat16'], '--sync-bn: goes with --precision'),
+    (['--cpus', '2', '--sync-bn', '--set', 'method=mutual'], 'with the method mutual'),
     (['--loss-limit', '-1'], 'number greater than 0'), (['--on-nan', 'ignore'], 'rollback')])
 def test_mistakes(data, tmp_path, capsys, options, message):
     assert cli.main(arguments(data, tmp_path, *options)) == 2

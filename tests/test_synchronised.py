@@ -7,6 +7,7 @@ from loops import RECIPE, make_loop, parameters, random_batches, silent, small_n
 
 import igcnet
 from igcnet import native
+from igcnet.convert import save_original
 from igcnet.errors import UsageError
 from igcnet.train.parameter_groups import freeze
 from igcnet.train.synchronised import Synchronised
@@ -16,11 +17,12 @@ def devices(count):
     return [mx.cpu(number) for number in range(count)]
 
 
-def trained(folder, batches, count, synchronised=True):
+def trained(folder, batches, count, synchronised=True, **changes):
     """The parameters before and after the batches, on `count` devices."""
     net = small_net(devices(count), dtype=str(batches[0][0].dtype))
     before = parameters(net)
-    loop = make_loop(folder, batches, RECIPE.override(num_epochs=1), devices(count), net=net,
+    recipe = RECIPE.override(num_epochs=1, **changes)
+    loop = make_loop(folder, batches, recipe, devices(count), net=net,
                      synchronised=Synchronised(net, count) if synchronised else None)
     loop.run(silent)
     return before, parameters(net)
@@ -46,6 +48,22 @@ def test_several_devices_give_the_weights_and_statistics_of_one(tmp_path, size, 
         assert np.abs(one[name][0] - before[name][0]).max() > 1e-3
         for array in several[name]:
             np.testing.assert_array_equal(array, several[name][0], err_msg=name)
+
+
+@pytest.mark.parametrize('changes', [
+    {'accumulate': 2}, {'method': 'dgc'}, {'method': 'distillation'}])
+def test_methods_and_accumulation(tmp_path, changes):
+    if changes.get('method') == 'distillation':
+        save_original(small_net(devices(1), seed=2), str(tmp_path / 'teacher'), 1)
+        changes = {**changes, 'method_settings': {
+            'teacher': 'resnet_igc', 'teacher_params': str(tmp_path / 'teacher-0001.params'),
+            'teacher_settings': dict(depth=8, primary_partition=4, secondary_partition=2)}}
+    batches = [(x.astype(np.float64), y) for x, y in random_batches(2)]
+    _, one = trained(tmp_path / 'one', batches, 1, synchronised=False, **changes)
+    _, several = trained(tmp_path / 'several', batches, 2, **changes)
+    assert apart(one, several) < 1e-9
+    _, plain = trained(tmp_path / 'plain', batches, 1, synchronised=False)
+    assert (apart(one, plain) > 1e-4) == (changes.get('method') != 'dgc')
 
 
 def test_large_means_cost_no_digits():
@@ -117,9 +135,9 @@ def test_units_of_native_operators_are_computed_otherwise():
     assert 'native' not in found and set(found) & {'stock', 'blocked'}
 
 
-@pytest.mark.parametrize('name, settings, message', [
-    ('mobilenet_v1_us', {}, 'slimmable'),
-    ('dydensenet86_cifar10', {}, 'dynamic group convolution')])
-def test_networks_with_other_batch_normalisation_are_refused(name, settings, message):
-    with pytest.raises(UsageError, match='--sync-bn: .*%s networks' % message):
-        Synchronised(igcnet.get_model(name, **settings), 2)
+@pytest.mark.parametrize('name, kind', [
+    ('mobilenet_v1_us', 'slimmable layers'),
+    ('dydensenet86_cifar10', 'dynamic group convolutions')])
+def test_networks_with_other_batch_normalisation_are_refused(name, kind):
+    with pytest.raises(UsageError, match='--sync-bn: not for networks with %s' % kind):
+        Synchronised(igcnet.get_model(name), 2)

@@ -140,10 +140,11 @@ def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], lo
         settings = settings.changed(network_settings={'classes': data.facts.classes})
     recipe = settings.recipe
     check_batch(recipe, len(devices), workers)
-    if settings.sync_bn and settings.precision != 'float32':
+    synchronise = settings.sync_bn and len(devices) > 1
+    if synchronise and settings.precision != 'float32':
         raise UsageError('--sync-bn: goes with --precision float32 only')
-    if settings.sync_bn and not find_method(recipe.method).SYNCHRONISES:
-        raise UsageError('--sync-bn: the method %s has passes of its own' % recipe.method)
+    if synchronise and not find_method(recipe.method).SYNCHRONISES:
+        raise UsageError('--sync-bn: does not go with the method %s' % recipe.method)
 
     precision.start(settings.precision, devices)
     if settings.precision == 'float16' and not find_method(recipe.method).SCALES_LOSS:
@@ -171,9 +172,7 @@ def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], lo
     parameters = count_parameters(net)
     frozen = freeze(net, settings.freeze)
     net.set_lowering(lowering)
-    synchronised = None
-    if settings.sync_bn and len(devices) > 1:
-        synchronised = Synchronised(net, len(devices))
+    synchronised = Synchronised(net, len(devices)) if synchronise else None
     net.hybridize(static_alloc=True, static_shape=True)
     if settings.precision != 'float32':
         precision.check(net, data.facts.data_shape, settings.precision)
@@ -201,7 +200,7 @@ def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], lo
         state.position = checkpoint.Position(load_epoch, 0, update)
         trainer._optimizer.begin_num_update = update
     start_alike(net, workers)
-    conditions = environment(devices, settings.lowering, synchronised is not None)
+    conditions = environment(devices, settings.lowering, synchronise)
     changes = differences(state.environment, conditions)
     if changes and settings.deterministic:
         raise UsageError('--deterministic: %s was written under other conditions, so the same '

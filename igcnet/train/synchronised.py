@@ -115,9 +115,9 @@ class Synchronised:
 
     def _take(self, block: Block) -> None:
         if isinstance(block, (SlimmableBatchNorm, RunningStatistics, DynamicGroupConv)):
-            raise UsageError('--sync-bn: the batch normalisation of %s networks cannot be '
-                             'synchronised' % ('dynamic group convolution' if isinstance(
-                                 block, DynamicGroupConv) else 'slimmable'))
+            raise UsageError('--sync-bn: not for networks with %s, whose batch normalisation is '
+                             'part of them' % ('dynamic group convolutions' if isinstance(
+                                 block, DynamicGroupConv) else 'slimmable layers'))
         if isinstance(block, BatchNorm):
             self._norms.append(block)
         elif isinstance(block, Lowered) and block.lowering == 'native':
