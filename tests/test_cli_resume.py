@@ -131,7 +131,7 @@ def test_synchronised_batch_normalisation(data, tmp_path, capsys):
     options = ('--cpus', '2', '--checkpoint-steps', '3', '--keep', 'all')
     assert cli.main(arguments(data, tmp_path / 'each', *options)) == 0
     assert cli.main(arguments(data, tmp_path / 'all', *options, '--sync-bn')) == 0
-    assert 'batch normalisation: over the parts of all devices\n' in capsys.readouterr().out
+    assert 'batch normalisation: over the parts of all devices;' in capsys.readouterr().out
     each, run = run_of(tmp_path / 'each'), run_of(tmp_path / 'all')
     expected = content(run)
     assert content(each, 'metrics.jsonl') != content(run, 'metrics.jsonl')

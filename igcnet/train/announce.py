@@ -37,8 +37,7 @@ def announce(log: RunLog, settings: RunSettings, data: Data, classes: int, param
         '%g' % (recipe.batch_size / len(devices) / workers.size)))
     if settings.sync_bn:
         log.line('batch normalisation: %s' % (
-            'over the parts of all devices%s' % (
-                ", in layers that are not 'native'" if settings.lowering == 'native' else '')
+            "over the parts of all devices; other lowerings stand in for 'native'"
             if len(devices) > 1 else
             'one device has the whole batch anyway, so --sync-bn changes nothing'))
     log.line('recipe: %s' % ', '.join('%s=%s' % item for item in recipe.as_dict().items()))

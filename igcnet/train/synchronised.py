@@ -46,16 +46,16 @@ class _GivenUp(Exception):
 class _Pass:
     """The forward pass of one device, which runs from one BN layer to the next."""
 
-    def __init__(self, threads: ThreadPoolExecutor, forward, *arguments):
+    def __init__(self, threads: ThreadPoolExecutor, forward, x: mx.nd.NDArray):
         self._answers: SimpleQueue = SimpleQueue()
         self._arrivals: SimpleQueue = SimpleQueue()
-        self._future = threads.submit(self._run, forward, *arguments)
+        self._future = threads.submit(self._run, forward, x)
 
-    def _run(self, forward, *arguments):
+    def _run(self, forward, x):
         try:
             self._wait()
             with autograd.record():  # each thread has its own switch
-                return forward(self, *arguments)
+                return forward(self, x)
         finally:
             self._arrivals.put(None)
 
