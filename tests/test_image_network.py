@@ -167,6 +167,8 @@ def igcnet_network(name, **settings):
     ('dydensenet', SMALL['dydensenet'], 48, '48x48 images: the network takes 32x32'),
     ('densenet', SMALL['densenet'], None,
      'denseblock_1_denselayer_1_conv_1_conv: a 1x1 convolution in groups cannot'),
+    ('dyresnet18', dict(SMALL['dyresnet18'], selection='static'), 32,
+     'layer1_0_conv1: a StaticGroupConv cannot be computed image by image'),
     ('resnet_igc', {}, None, 'Network: only dydensenet, dyresnet18, densenet and resnet18')))
 def test_refuses(name, settings, side, message):
     with pytest.raises(UsageError, match=message):

@@ -49,8 +49,8 @@ class Memory:
 
 
 def values(parameter) -> np.ndarray:
-    """A parameter's values."""
-    return parameter.list_data()[0].asnumpy()
+    """A parameter's values, in float32."""
+    return parameter.list_data()[0].asnumpy().astype(np.float32, copy=False)
 
 
 def affine(norm: BatchNorm) -> Tuple[np.ndarray, np.ndarray]:

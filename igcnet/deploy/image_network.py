@@ -18,7 +18,7 @@ from igcnet.deploy.image_layers import (
     values,
 )
 from igcnet.errors import UsageError
-from igcnet.layers import DynamicGroupConv, Network
+from igcnet.layers import Conv2D, DynamicGroupConv, Network
 from igcnet.models.resnet import BasicBlock
 
 Step = Callable[[np.ndarray], np.ndarray]
@@ -59,7 +59,7 @@ class ImageNetwork:
                 side, side, net.input_size, net.input_size))
         if hasattr(net.features, 'denseblock_1'):
             build = _dense_steps
-        elif hasattr(net.features, 'layer1'):
+        elif isinstance(net.features._children.get('layer1', [None])[0], BasicBlock):
             build = _residual_steps
         else:
             raise UsageError('%s: only dydensenet, dyresnet18, densenet and resnet18 can be '
@@ -187,7 +187,10 @@ class _BasicBlock:
 def _conv(conv, side: int, memory: Memory, norm):
     if isinstance(conv, DynamicGroupConv):
         return DynamicConv(conv, side, memory, norm)
-    return PlainConv(conv, side, norm)
+    if isinstance(conv, Conv2D):
+        return PlainConv(conv, side, norm)
+    raise UsageError('%s: a %s cannot be computed image by image'
+                     % (conv.name, type(conv).__name__))
 
 
 def _in_order(conv, x: np.ndarray) -> np.ndarray:
