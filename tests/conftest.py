@@ -1,12 +1,19 @@
 """Shared helpers of the tests."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 REPO = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get('IGCNET_SHARED', str(REPO.parent / 'shared')))
+
+
+def pytest_configure(config):
+    # A shell's background jobs ignore Ctrl-C, and so would every process that a test interrupts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
