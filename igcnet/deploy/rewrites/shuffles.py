@@ -90,8 +90,8 @@ def _duplicate(editor: Editor, index: int, order: np.ndarray) -> bool:
     The 1x1 convolution that writes (W groups) and the one that reads (R groups) may have the
     channels between them in any order, if only the reader finds those of each of its groups
     together. Ordered by (group of the reader, group of the writer) the writer has R*W groups.
-    Each group of the reader needs every input channel of the writer once, so the input, which is
-    narrow, is repeated R times, and nothing wide is moved.
+    Each group of the reader needs every input channel of the writer once, so the input is
+    repeated R times: worth it only while that is narrower than what is no longer moved.
     """
     before, behind = (_region(editor, index, seed) for seed in (editor.source(index), index))
     if before is None or behind is None or (
@@ -104,7 +104,7 @@ def _duplicate(editor: Editor, index: int, order: np.ndarray) -> bool:
     kernel = Kernel.of(editor, writer)
     channels, inputs = kernel.used.shape
     groups, parts = (attributes_of(editor, border)['num_group'] for border in (writer, reader))
-    if channels % (groups * parts):
+    if channels % (groups * parts) or inputs * parts > channels:
         return False
     # The writer's channels as the reader sees them, group by group, sorted by their writer.
     grouped = [sorted(part, key=lambda channel: channel // (channels // groups))
