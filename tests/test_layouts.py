@@ -145,7 +145,21 @@ def test_operators_in_python_between_stock_convolutions(flags, kernel):
         assert_close(everything('blocked'), expected)
 
 
-# The operators of the library, each with and without the copies that the layers put before it
+def test_static_graphs_need_no_copies():
+    def copies():
+        return layer(mx.sym.var('data')).tojson().count('"op": "slice_axis"')
+    layer = filled(lambda: DynamicGroupConv('layer', 64, 64, 1))
+    layer.lowering = 'blocked'
+    assert copies() == 3
+    layer.hybridize(static_alloc=True)
+    assert copies() == 3
+    layer.hybridize(static_alloc=True, static_shape=True)
+    assert copies() == 0
+    layer.hybridize(False)
+    assert copies() == 3
+
+
+# The operators of the library, without the copies that the layers put before them
 
 
 def relaid(array, groups=1):
