@@ -131,6 +131,7 @@ def mxnet_step(rival, progress, stages, images, labels):
         for layer in net.dynamic_layers:
             layer.__class__ = as_published()
     net.set_lowering('blocked' if rival.endswith('blocked') else 'stock')
+    net.hybridize(static_alloc=True, static_shape=True)
     # So many epochs that the schedule leaves the counts as they are.
     recipe = Recipe('benchmark', 10 ** 6, len(images), RATE, method='dgc',
                     method_settings={'group_lasso_lambda': LASSO})

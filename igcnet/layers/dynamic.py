@@ -13,7 +13,7 @@ from mxnet.gluon import HybridBlock
 from igcnet.errors import UsageError
 from igcnet.layers import head_products, norm_relu_pool
 from igcnet.layers.basic import Activation, BatchNorm, Conv2D, Dense, Flatten, Pool2D
-from igcnet.layers.lowering import Lowered, value_of
+from igcnet.layers.lowering import Lowered, in_plain_layout, value_of
 from igcnet.layers.naming import ExactName
 
 # Between these shares of the training the number of inactive channels grows linearly.
@@ -211,15 +211,25 @@ class DynamicGroupConv(Lowered, HybridBlock):
     def _image_by_image(self, F, x, inactive_channels):
         norm = self.norm
         x, pooled, *_ = F.Custom(
-            x, *[value_of(F, parameter, x) for parameter in (
+            self._for_python(F, x), *[value_of(F, parameter, x) for parameter in (
                 norm.gamma, norm.beta, norm.running_mean, norm.running_var)],
             op_type=norm_relu_pool.OPERATOR, epsilon=norm.epsilon, momentum=norm.momentum,
             fixed=norm.use_running_statistics)
         weight = F.concat(*[value_of(F, head.conv.weight, x) for head in self.heads], dim=0)
         saliency = self._saliency(F, pooled)
         with ExactName(self.name):
-            return F.Custom(x, saliency, weight, inactive_channels,
-                            op_type=head_products.OPERATOR, **self._window)
+            output = F.Custom(x, saliency, self._for_python(F, weight), inactive_channels,
+                              op_type=head_products.OPERATOR, **self._window)
+        return self._for_python(F, output)  # for the sake of its gradient
+
+    def _for_python(self, F, array):
+        """An array, or what makes its gradient, as an operator in Python can take it.
+
+        MXNet 1.9.1 gives such operators copies of arrays that are in oneDNN's layouts. Where
+        the memory of a graph is not static the copies are freed before the operator has run.
+        """
+        static = {'static_alloc', 'static_shape'} <= {flag for flag, on in self._flags if on}
+        return array if self._active and static else in_plain_layout(F, array)
 
     def _saliency(self, F, pooled):
         return F.stack(*[head(pooled) for head in self.heads], axis=1, name='saliency')

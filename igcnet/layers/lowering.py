@@ -124,6 +124,16 @@ def value_of(F, parameter, like):
     return parameter.var() if F is mx.sym else parameter.data(like.context)
 
 
+def in_plain_layout(F, array):
+    """A copy of `array` in the order of its shape.
+
+    oneDNN has layouts of its own for what a convolution makes, and inference leaves weights in
+    them. MXNet 1.9.1 cannot reshape, transpose or sum the weight of a grouped convolution then.
+    It can slice it; and unlike an identity, a slice is never left out to save memory.
+    """
+    return F.slice_axis(array, axis=0, begin=0, end=None)
+
+
 def merge_factor(groups: int, in_channels: int, channels: int) -> int:
     """How many neighbouring groups to compute as one: the fewest that fill whole blocks.
 
@@ -153,8 +163,8 @@ def merge_groups(F, weight, groups: int, factor: int, shape):
     (channels, factor*in_channels/groups, kh, kw), with zeros between the merged groups.
     """
     channels, inputs, kh, kw = shape
-    parts = F.reshape(weight, shape=(groups // factor, factor, channels // groups, 1,
-                                     inputs * kh * kw))
+    parts = F.reshape(in_plain_layout(F, weight), shape=(
+        groups // factor, factor, channels // groups, 1, inputs * kh * kw))
     spread = F.broadcast_mul(parts, _identity(F, parts, 1, (1, factor, 1, factor, 1)))
     return F.reshape(spread, shape=(channels, factor * inputs, kh, kw))
 
@@ -173,7 +183,7 @@ def fold_shuffles(F, weight, channels: int, primary_groups: int, secondary_group
     (channels, channels, 1, 1)
     """
     width = channels // secondary_groups
-    parts = F.reshape(weight, shape=(secondary_groups, width, 1, width))
+    parts = F.reshape(in_plain_layout(F, weight), shape=(secondary_groups, width, 1, width))
     dense = F.broadcast_mul(parts, _identity(F, parts, 0, (secondary_groups, 1, secondary_groups,
                                                            1)))
     # Rows are (group, channel of the group), columns what the first shuffle made of

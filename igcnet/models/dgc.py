@@ -76,8 +76,9 @@ class DynamicNetwork(Network):
             Shares the parameters. Inputs: `data` (N, 3, H, W). Outputs: logits (N, classes) and
             lasso terms (N, layers), for each sample the mean saliency summed over the heads.
             The original adds 1e-5 times their sum over the layers to the cross-entropy, both
-            averaged over the batch. To be made anew after `reset_classifier`, `cast` and
-            `set_lowering`.
+            averaged over the batch. It is hybridised with ``static_alloc=True,
+            static_shape=True``; hybridise the network so before, which saves copies. To be made
+            anew after `reset_classifier`, `cast` and `set_lowering`.
         """
         data = mx.sym.var('data', dtype=self.output.weight.dtype)
         # Not the plain graph that `Network.forward` gives: this one is for training.
@@ -85,8 +86,11 @@ class DynamicNetwork(Network):
         nodes = logits.get_internals()
         terms = [mx.sym.sum(mx.sym.mean(nodes[layer.name + '_saliency_output'], axis=2),
                             axis=1, keepdims=True) for layer in self.dynamic_layers]
-        return SymbolBlock([logits, mx.sym.concat(*terms, dim=1, name='lasso')], [data],
-                           params=self.collect_params())
+        block = SymbolBlock([logits, mx.sym.concat(*terms, dim=1, name='lasso')], [data],
+                            params=self.collect_params())
+        # What the layers of a network that was hybridised so rely upon.
+        block.hybridize(static_alloc=True, static_shape=True)
+        return block
 
 
 def _dynamic_layers(block: HybridBlock) -> Iterator[DynamicGroupConv]:

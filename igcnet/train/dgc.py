@@ -41,7 +41,6 @@ class DynamicGroups(Plain):
         if on_gpu(net) and any(layer.lowering != 'stock' for layer in self.layers):
             raise UsageError("--lowering: dynamic group convolutions on a GPU have 'stock' alone")
         self.block = net.with_lasso()
-        self.block.hybridize(static_alloc=True, static_shape=True)
 
     def gradients(self, place, images, labels, contexts):
         if not self.layers:
