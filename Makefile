@@ -17,7 +17,7 @@ $(VENV)/installed: setup.py constraints.txt
 
 test: venv
 	$(BIN)/python -m ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 # The handwritten digits that come with scikit-learn, as 32x32 images.
 demo: venv clean-demo

@@ -70,7 +70,8 @@ setup(
         'torch': ['torch>=2.4'],
         'onnx': ['onnx>=1.16,<1.19', 'onnxruntime>=1.17'],
         'tensorboard': ['tensorboardX>=2.6'],
-        'dev': ['pytest>=7', 'ruff>=0.4', 'scikit-learn>=1.3,<1.8', 'tensorboardX>=2.6'],
+        'dev': ['pytest>=7', 'pytest-xdist>=3', 'ruff>=0.4', 'scikit-learn>=1.3,<1.8',
+                'tensorboardX>=2.6'],
     },
     entry_points={'console_scripts': ['igcnet=igcnet.cli.main:main']},
     classifiers=[
