@@ -3,20 +3,23 @@ same folder and exactly one of them must be installed: ``.[cpu]`` or ``.[cu112]`
 
 import re
 import sys
+import types
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
+# The package itself cannot be imported without MXNet; these modules of it can.
+PACKAGE = types.ModuleType('igcnet')
+PACKAGE.__path__ = [str(HERE / 'igcnet')]
+sys.modules['igcnet'] = PACKAGE
 
 from igcnet.errors import IgcnetError  # noqa: E402
 from igcnet.native import build as native  # noqa: E402
 
 VERSION = re.search(r"^__version__ = '(.+)'$",
                     (HERE / 'igcnet' / '__init__.py').read_text(encoding='utf-8'), re.M).group(1)
-
 
 
 class BuildNative(build_ext):
