@@ -53,6 +53,14 @@ def test_merge_factor_fills_blocks_with_the_fewest_groups(inputs, outputs, group
     assert merge_factor(groups, inputs, outputs) == factor
 
 
+@pytest.mark.parametrize('inputs, outputs, groups, lowering', [
+    (32, 8, 4, 'blocked'), (64, 16, 4, 'blocked'), (128, 32, 4, 'stock'), (48, 48, 24, 'blocked'),
+    (96, 96, 24, 'blocked'), (96, 24, 6, 'blocked'), (512, 32, 16, 'stock'),
+    (192, 192, 24, 'stock'), (32, 32, 4, 'stock'), (64, 64, 1, 'stock')])
+def test_narrow_groups_are_merged_by_auto(inputs, outputs, groups, lowering):
+    assert Conv2D('conv', inputs, outputs, 3, groups=groups).fastest(False) == lowering
+
+
 @pytest.mark.parametrize('hybrid', [False, True])
 @pytest.mark.parametrize('inputs, outputs, groups, kernel, stride', [
     (48, 48, 24, 3, 1), (48, 96, 24, 3, 2), (15, 30, 3, 3, 1), (24, 12, 6, 1, 2), (8, 8, 8, 3, 1)])
