@@ -105,8 +105,9 @@ def compare(name, args, rates):
     print('\n%s, batch %d, %.1f GFLOP a step' % (network, batch, work / 1e9))
     print('%-14s %9s %9s %9s %9s %12s' % ('', 'ms', 'of stock', 'GFLOP/s', 'of peak', 'MB beyond'))
     for form, value in seconds.items():
-        print('%-14s %9.1f %8.2fx %9.1f %8.0f%% %12s' % (
-            form, 1e3 * value, seconds.get('stock', np.nan) / value, work / value / 1e9,
+        print('%-14s %9.1f %9s %9.1f %8.0f%% %12s' % (
+            form, 1e3 * value,
+            '%.2fx' % (seconds['stock'] / value) if 'stock' in seconds else '', work / value / 1e9,
             100 * work / value / 1e9 / rates[0],
             '%.0f' % memory[form] if form in memory else ''))
     best = min((seconds[form] for form in TORCH if form in seconds), default=None)
