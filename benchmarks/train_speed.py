@@ -27,7 +27,7 @@ REPO = Path(__file__).resolve().parent.parent
 sys.path[0] = str(REPO)
 
 from igcnet._backend import set_threads
-from igcnet.native.library import cpu_model
+from igcnet.machine import cpu_model
 
 # name -> network, settings, batch, times PyTorch's best form that the goal asks for
 CASES = {

@@ -13,7 +13,7 @@ PACKAGE = REPO / 'igcnet'
 MODULES = sorted(PACKAGE.rglob('*.py'))
 TOOLS = sorted((REPO / 'tools').glob('*.py'))
 
-BASE = {'errors', 'files', 'progress', '_backend', '_gluoncv', 'native'}
+BASE = {'errors', 'files', 'machine', 'progress', '_backend', '_gluoncv', 'native'}
 NETWORKS = BASE | {'layers', 'models', 'registry'}
 # Part of the package -> the parts that it may import. Functions may in addition import what
 # LATE lists. The registry's ModelSpec is what model tables are made of, so the models import it
@@ -21,11 +21,12 @@ NETWORKS = BASE | {'layers', 'models', 'registry'}
 MAY_IMPORT = {
     '': {'_backend'},
     'errors': set(),
+    'machine': set(),
     'files': BASE,
     '_backend': BASE,
     '_gluoncv': set(),
     'progress': set(),
-    'native': {'errors', 'files', 'native'},
+    'native': {'errors', 'files', 'machine', 'native'},
     'layers': BASE | {'layers'},
     'models': BASE | {'layers', 'models', 'registry'},
     'registry': BASE,

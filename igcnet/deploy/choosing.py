@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
@@ -18,6 +16,7 @@ from igcnet.deploy.strategies import CANDIDATES, PLAIN, Plan, Strategy, apply_pl
 from igcnet.deploy.timing import compare
 from igcnet.errors import IgcnetError
 from igcnet.files import read_json, write_json
+from igcnet.machine import cache_folder, cpu_flags, cpu_model
 
 # A challenger must be faster by this much, or noise would choose.
 MARGIN = 0.98
@@ -171,24 +170,14 @@ def cached_choice(stock: Model, folded: Model, target: str, batch_size: int, int
 
 def cache_path() -> Path:
     """Where choices are kept: ``igcnet/plans.json`` below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    root = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
-    return Path(root) / 'igcnet' / 'plans.json'
+    return cache_folder() / 'plans.json'
 
 
 def processor_name() -> str:
     """What the system calls its processor, with the vector instructions that decide most."""
-    name, flags = platform.processor() or platform.machine(), set()
-    try:
-        for line in Path('/proc/cpuinfo').read_text().splitlines():
-            label, _, value = line.partition(':')
-            if label.strip() == 'model name':
-                name = value.strip()
-            elif label.strip() == 'flags':
-                flags = set(value.split())
-    except OSError:
-        pass
+    flags = cpu_flags()
     wide = [flag for flag in ('avx2', 'avx512f', 'avx512_vnni', 'avx_vnni') if flag in flags]
-    return ' '.join([name, *wide])
+    return ' '.join([cpu_model(), *wide])
 
 
 def _key(stock: Model, target: str, batch_size: int, int8: bool) -> str:

@@ -21,12 +21,12 @@ from typing import List, Optional
 
 from igcnet.errors import IgcnetError
 from igcnet.files import atomic_path
+from igcnet.machine import cache_folder
 from igcnet.native.library import (
     HOW_TO_BUILD,
     PACKAGE,
     SOURCES,
     STEM,
-    cache_folder,
     fingerprint,
 )
 

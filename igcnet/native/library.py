@@ -5,34 +5,16 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import os
-import platform
 from pathlib import Path
 from typing import List, Optional
 
 from igcnet.errors import IgcnetError
+from igcnet.machine import cache_folder
 
 PACKAGE = Path(__file__).resolve().parent
 SOURCES = PACKAGE / 'src'
 STEM = '_operators'
 HOW_TO_BUILD = 'python -m igcnet.native.build'
-
-
-def cache_folder() -> Path:
-    """Where igcnet keeps what it has built or measured for this user."""
-    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(base) / 'igcnet'
-
-
-def cpu_model() -> str:
-    """The processor's name, as far as the system tells it."""
-    try:
-        for line in Path('/proc/cpuinfo').read_text().splitlines():
-            if line.startswith('model name'):
-                return line.partition(':')[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def fingerprint() -> str:

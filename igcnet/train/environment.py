@@ -8,8 +8,6 @@ processor, whose vector instructions are others, and other versions.
 from __future__ import annotations
 
 import os
-import platform
-from pathlib import Path
 from typing import Dict, List
 
 import cv2
@@ -17,6 +15,7 @@ import mxnet as mx
 import numpy as np
 
 import igcnet
+from igcnet.machine import cpu_model
 
 
 def environment(contexts: List[mx.Context], lowering: str,
@@ -26,7 +25,7 @@ def environment(contexts: List[mx.Context], lowering: str,
             'opencv': cv2.__version__, 'devices': ' '.join(map(str, contexts)),
             'threads': os.environ.get('OMP_NUM_THREADS', "MXNet's choice"), 'lowering': lowering,
             'batch normalisation': 'over all devices' if synchronised else 'on each device',
-            'processor': _processor()}
+            'processor': cpu_model()}
 
 
 def differences(before: Dict[str, str], now: Dict[str, str]) -> str:
@@ -43,13 +42,3 @@ def enforce_determinism() -> None:
     """
     os.environ['MXNET_ENFORCE_DETERMINISM'] = '1'
     os.environ['MXNET_CUDNN_AUTOTUNE_DEFAULT'] = '0'
-
-
-def _processor() -> str:
-    try:
-        for line in Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines():
-            if line.startswith('model name'):
-                return line.partition(':')[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

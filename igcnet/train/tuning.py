@@ -15,7 +15,8 @@ import igcnet
 from igcnet import native
 from igcnet.files import write_json
 from igcnet.layers.lowering import LOWERINGS, why_not_native
-from igcnet.native.library import cache_folder, cpu_model, fingerprint
+from igcnet.machine import cache_folder, cpu_model
+from igcnet.native.library import fingerprint
 from igcnet.registry import get_model
 
 ROUNDS = 3
