@@ -69,15 +69,3 @@ class Original:
 def resize(x, size):
     x = mx.nd.array(x)
     return x if size == x.shape[2] else mx.nd.contrib.BilinearResize2D(x, height=size, width=size)
-
-
-def maximum_difference(left, right):
-    left = left.asnumpy()
-    assert left.shape == right.shape
-    return np.abs(left - right).max()
-
-
-def relative_difference(left, right):
-    left = left.asnumpy()
-    assert left.shape == right.shape
-    return np.linalg.norm(left - right) / np.linalg.norm(right)

@@ -3,9 +3,10 @@
 import mxnet as mx
 import numpy as np
 import pytest
+from comparing import maximum_difference, relative_difference
 from mxnet import autograd
 from slimmable_cases import HYBRID, close, images, small, values
-from slimmable_originals import Original, maximum_difference, relative_difference, resize
+from slimmable_originals import Original, resize
 from synthetic import noise, write_records
 
 import igcnet

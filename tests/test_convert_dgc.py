@@ -5,6 +5,7 @@ import json
 import mxnet as mx
 import numpy as np
 import pytest
+from comparing import maximum_difference, relative_difference
 from mxnet import autograd
 from mxnet.gluon import SymbolBlock
 from test_models_dgc import original_settings
@@ -67,18 +68,6 @@ def training(request, shared_fixtures):
     original = Original(shared_fixtures('dgc'), case)
     run, = (run for run in original.facts['train_runs'] if run['name'] == name)
     return original, run
-
-
-def maximum_difference(made, expected):
-    made = made.asnumpy()
-    assert made.shape == expected.shape
-    return np.abs(made - expected).max()
-
-
-def relative_difference(made, expected):
-    made = made.asnumpy()
-    assert made.shape == expected.shape
-    return np.linalg.norm(made - expected) / np.linalg.norm(expected)
 
 
 def nodes_of(facts):

@@ -7,6 +7,7 @@ import json
 import mxnet as mx
 import numpy as np
 import pytest
+from comparing import maximum_difference
 
 import igcnet
 from igcnet.convert.torch_file import read_torch
@@ -53,12 +54,6 @@ class Original:
 @pytest.fixture(params=CASES)
 def original(request, shared_fixtures):
     return Original(shared_fixtures('menet'), request.param)
-
-
-def maximum_difference(left, right):
-    left = left.asnumpy()
-    assert left.shape == right.shape
-    return np.abs(left - right).max()
 
 
 def node_of(stored):

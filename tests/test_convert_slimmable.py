@@ -3,12 +3,11 @@
 import mxnet as mx
 import numpy as np
 import pytest
+from comparing import maximum_difference, relative_difference
 from mxnet import autograd
 from slimmable_originals import (
     STEPS,
     Original,
-    maximum_difference,
-    relative_difference,
     resize,
 )
 

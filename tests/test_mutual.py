@@ -3,11 +3,11 @@
 import mxnet as mx
 import numpy as np
 import pytest
+from comparing import relative_difference
 from slimmable_cases import WRN, count_traces, gradients, small
 from slimmable_originals import (
     STEPS,
     Original,
-    relative_difference,
 )
 
 import igcnet

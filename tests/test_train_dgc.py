@@ -6,13 +6,12 @@ import signal
 import mxnet as mx
 import numpy as np
 import pytest
+from comparing import maximum_difference, relative_difference
 from loops import RECIPE, assert_same_bits, make_loop, parameters, random_batches, silent
 from test_convert_dgc import (
     RUNS,
     TRAINING_TOLERANCES,
     Original,
-    maximum_difference,
-    relative_difference,
 )
 
 import igcnet
