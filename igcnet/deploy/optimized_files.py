@@ -144,12 +144,13 @@ def ready(net: HybridBlock, manifest: Dict[str, Any], input_size: int, source: P
         try:
             ranges = {str(name): (float(low), float(high))
                       for name, (low, high) in manifest['ranges'].items()}
+            in_float = [str(name) for name in manifest.get('in_float', ())]
             if not np.isfinite(list(ranges.values())).all():
                 raise ValueError
         except (AttributeError, KeyError, TypeError, ValueError):
             raise CheckpointError('%s: the ranges for eight bits in its manifest are damaged'
                                   % source) from None
-        return int8_block(Model.of(net, input_size), ranges)
+        return int8_block(Model.of(net, input_size), ranges, in_float)
     if runner == 'mxnet-fused':
         net.hybridize()
         net.optimize_for(mx.nd.zeros((1, 3, input_size, input_size)), backend=FUSION)

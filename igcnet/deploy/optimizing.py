@@ -7,10 +7,13 @@ from typing import Callable, Iterable, List, NamedTuple, Optional
 import numpy as np
 from mxnet.gluon import HybridBlock
 
+from igcnet.deploy.calibration import channel_sizes
 from igcnet.deploy.choosing import Choice, cached_choice, describe
-from igcnet.deploy.int8 import Ranges, map_ranges, mxnet_ranges, ungrouped
+from igcnet.deploy.int8 import ungrouped
 from igcnet.deploy.model import Model
+from igcnet.deploy.precision import INT8_TOLERANCE, EightBits, in_eight_bits
 from igcnet.deploy.rewrites.batch_norm import fold_batch_norms
+from igcnet.deploy.rewrites.equalising import equalise_channels
 from igcnet.deploy.rewrites.preprocessing import add_preprocessing
 from igcnet.deploy.rewrites.training_parts import remove_training_parts
 from igcnet.deploy.runners import RUNNERS, TARGETS, runners_of
@@ -74,24 +77,28 @@ class Optimized(NamedTuple):
         The strategy of each stage, and how it is run.
     steps : list of Step
         What was done.
-    ranges : dict, optional
-        In eight bits: the ranges of the maps.
+    eight_bits : EightBits, optional
+        In eight bits: the ranges of the maps, and the layers that are not.
     """
 
     model: Model
     target: str
     choice: Choice
     steps: List[Step]
-    ranges: Optional[Ranges] = None
+    eight_bits: Optional[EightBits] = None
 
     def runner(self) -> Runner:
         """A function from images (N, channels, height, width) to logits, run by the target."""
         make = RUNNERS[self.choice.runner]
-        return make(self.model) if self.ranges is None else make(self.model, self.ranges)
+        if self.eight_bits is None:
+            return make(self.model)
+        return make(self.model, self.eight_bits.ranges, self.eight_bits.in_float)
 
     def explain(self) -> str:
         """What each rewriting did, one per line."""
         lines = [step.text() for step in self.steps if step.changed()]
+        if self.eight_bits is not None:
+            lines += self.eight_bits.explain()
         plan = self.choice.plan
         lines.append('stages: %s; run by %s' % ('left as they are' if not plan else
                                                 describe(plan), self.choice.runner))
@@ -101,7 +108,8 @@ class Optimized(NamedTuple):
 def optimize(net: HybridBlock, target: str = 'mxnet', input_size: Optional[int] = None,
              batch_size: int = 1, strategy: str = MEASURED,
              preprocessing: Optional[Preprocessing] = None,
-             calibration: Optional[Iterable[np.ndarray]] = None, fresh: bool = False,
+             calibration: Optional[Iterable[np.ndarray]] = None,
+             tolerance: float = INT8_TOLERANCE, fresh: bool = False,
              report: Callable[[str], None] = lambda line: None) -> Optimized:
     """Rewrite a network for inference on a CPU.
 
@@ -128,6 +136,9 @@ def optimize(net: HybridBlock, target: str = 'mxnet', input_size: Optional[int] 
     calibration : iterable of array, optional
         Batches of images, prepared as the model takes them: compute convolutions in eight bits,
         with the ranges that maps have on these. No longer exact; see `igcnet.deploy.int8`.
+    tolerance : float
+        In eight bits: layers stay in float32 until the error of the logits on these images, as a
+        part of the logits (`igcnet.deploy.precision.logits_error`), is no larger.
     fresh : bool
         Measure again, whatever is remembered.
     report : callable
@@ -158,14 +169,16 @@ def optimize(net: HybridBlock, target: str = 'mxnet', input_size: Optional[int] 
     for name, rewrite in plan_steps(choice.plan or {}):
         chain.do(name, rewrite)
     if preprocessing is not None:
-        chain.model = add_preprocessing(chain.model, preprocessing)
-    ranges = None
-    if calibration is not None and target == 'mxnet':
-        chain.do('groups made one for eight bits', ungrouped)
-        ranges = mxnet_ranges(chain.model, calibration)
-    elif calibration is not None:
-        ranges = map_ranges(chain.model, calibration)
-    return Optimized(chain.model, target, choice, chain.steps, ranges)
+        chain.model, chain.logits = add_preprocessing(chain.model, preprocessing), None
+    eight_bits = None
+    if calibration is not None:
+        batches = list(calibration)
+        if target == 'mxnet':
+            chain.do('groups made one for eight bits', ungrouped)
+        sizes = channel_sizes(chain.model, batches)
+        chain.do('channels equalised', lambda model: equalise_channels(model, sizes))
+        chain.model, eight_bits = in_eight_bits(chain.model, target, batches, tolerance)
+    return Optimized(chain.model, target, choice, chain.steps, eight_bits)
 
 
 def require_same(before: np.ndarray, after: np.ndarray, what: str) -> float:

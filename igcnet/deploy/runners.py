@@ -11,12 +11,12 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Callable, Dict, Iterable, List, Mapping, Optional
 
+from igcnet.deploy.calibration import Range, map_ranges
 from igcnet.deploy.int8 import (
     gate_nodes,
     int8_block,
-    map_ranges,
     mxnet_ranges,
     quantize_onnx,
     ungrouped,
@@ -30,22 +30,23 @@ TARGETS = ('mxnet', 'onnxruntime')
 INT8 = '-int8'
 
 
-def mxnet_int8_runner(model: Model, ranges: Optional[Mapping[str, Tuple[float, float]]] = None
-                      ) -> Runner:
-    """Compute `model` in eight bits by MXNet; without ranges, with those of a random image."""
+def mxnet_int8_runner(model: Model, ranges: Optional[Mapping[str, Range]] = None,
+                      in_float: Iterable[str] = ()) -> Runner:
+    """Compute `model` in eight bits by MXNet, but for the layers `in_float`; without ranges, with
+    those of a random image."""
     model = ungrouped(model)
     if ranges is None:
         ranges = mxnet_ranges(model, [random_images(1, model.image_shape[-1], 0)])
-    return block_runner(int8_block(model, ranges), fused=False)
+    return block_runner(int8_block(model, ranges, in_float), fused=False)
 
 
-def onnx_int8_runner(model: Model, ranges: Optional[Mapping[str, Tuple[float, float]]] = None
-                     ) -> Runner:
-    """Compute `model` in eight bits by ONNX Runtime; without ranges, with those of a random
-    image."""
+def onnx_int8_runner(model: Model, ranges: Optional[Mapping[str, Range]] = None,
+                     in_float: Iterable[str] = ()) -> Runner:
+    """Compute `model` in eight bits by ONNX Runtime, but for the layers `in_float`; without ranges,
+    with those of a random image."""
     if ranges is None:
         ranges = map_ranges(model, [random_images(1, model.image_shape[-1], 0)])
-    made = quantize_onnx(to_onnx(model), ranges, gate_nodes(model))
+    made = quantize_onnx(to_onnx(model), ranges, {*in_float, *gate_nodes(model)})
     return session_runner(made.SerializeToString())
 
 
