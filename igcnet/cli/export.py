@@ -53,7 +53,7 @@ def build_parser() -> Parser:
                       help='number of images to take, evenly spread')
     int8.add_argument('--int8-tolerance', type=positive_float, metavar='PART',
                       help='layers stay in float32 until the error of the logits on these images, '
-                           'as a part of the logits, is no larger (default: 0.1)')
+                           'as a part of the logits, is no larger (default: 0.06)')
     output.add_argument('--accuracy', metavar='DATA',
                         help='labelled records or folder: show the accuracy before and after')
     speed.add_argument('--tune', action='store_true',

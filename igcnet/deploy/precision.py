@@ -14,7 +14,7 @@ from igcnet.deploy.runners import INT8, RUNNERS
 from igcnet.deploy.runtimes import mxnet_runner
 
 # Largest error of the logits by default, see `logits_error`.
-INT8_TOLERANCE = 0.1
+INT8_TOLERANCE = 0.06
 # Calibration images on which the whole is compared, and single layers.
 MOST_COMPARED = 128
 MOST_FOR_LAYERS = 16
