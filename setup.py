@@ -20,14 +20,16 @@ from igcnet.native import build as native  # noqa: E402
 
 VERSION = re.search(r"^__version__ = '(.+)'$",
                     (HERE / 'igcnet' / '__init__.py').read_text(encoding='utf-8'), re.M).group(1)
+LIBRARIES = {'igcnet.native.%s' % library.stem: library
+             for library in (native.OPERATORS, native.ENGINE)}
 
 
 class BuildNative(build_ext):
-    """Builds the operator library where that is possible; an installation never fails for it."""
+    """Builds the libraries in C++ where that is possible; an installation never fails for it."""
 
     def build_extension(self, ext):
         try:
-            native.build(Path(self.get_ext_fullpath(ext.name)))
+            native.build(LIBRARIES[ext.name], Path(self.get_ext_fullpath(ext.name)))
         except IgcnetError as problem:
             self.warn('%s (later: %s)' % (problem, native.HOW_TO_BUILD))
 
@@ -41,8 +43,8 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['igcnet', 'igcnet.*']),
-    package_data={'igcnet': ['train/recipes/*.yaml', 'native/src/*']},
-    ext_modules=[Extension('igcnet.native.%s' % native.STEM, [], optional=True)],
+    package_data={'igcnet': ['train/recipes/*.yaml', 'native/engine/*', 'native/src/*']},
+    ext_modules=[Extension(name, [], optional=True) for name in LIBRARIES],
     cmdclass={'build_ext': BuildNative},
     python_requires='>=3.8,<3.12',
     install_requires=[
