@@ -16,8 +16,8 @@ def logits(model, x):
     return mxnet_runner(model, fused=False)(x)
 
 
-def chain(*steps, channels=4, size=6):
-    """A model of successive nodes on ``data``, then the mean over the map.
+def chain(*steps, channels=4, size=6, mean=True):
+    """A model of successive nodes on ``data``, then (if `mean`) the mean over the map.
 
     A step is (op, attributes, parameters by name).
     """
@@ -33,7 +33,8 @@ def chain(*steps, channels=4, size=6):
             inputs.append(len(nodes) - 1)
         nodes.append(Node(op, 'n%d' % number, attributes, tuple((i, 0) for i in inputs)))
         last = len(nodes) - 1
-    nodes.append(Node('mean', 'logits', {'axis': (2, 3)}, ((last, 0),)))
+    if mean:
+        nodes.append(Node('mean', 'logits', {'axis': (2, 3)}, ((last, 0),)))
     return Model(Graph(nodes, [(len(nodes) - 1, 0)]), arrays, (channels, size, size))
 
 

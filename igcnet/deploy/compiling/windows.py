@@ -74,8 +74,10 @@ def window_sources(draft: Draft, planes: np.ndarray, size: int, rows: Axis, colu
             if rows.meets(down) and columns.meets(right)]
     if not taps:
         raise NoForm('its window lies beside the map')
-    plain = rows.stride == columns.stride == 1 and (rows.inputs, columns.inputs) == (
-        rows.outputs, columns.outputs)
+    inputs, outputs = (rows.inputs, columns.inputs), (rows.outputs, columns.outputs)
+    plain = inputs == outputs and (rows.stride == columns.stride == 1 or inputs == (1, 1))
+    if inputs == outputs and not plain:
+        raise NoForm('it has strides, but its map is as large behind it as before')
     sources = np.empty((len(planes), len(taps), 3), np.int32)
     for place, plane in enumerate(planes):
         for number, (down, right) in enumerate(taps):
