@@ -15,7 +15,7 @@ from igcnet.deploy.compiling.slots import place
 from igcnet.deploy.model import Model
 from igcnet.deploy.program import Program
 
-__all__ = ['compile_model']
+__all__ = ['compile_model', 'summary']
 
 
 def compile_model(model: Model) -> Program:
@@ -35,3 +35,13 @@ def compile_model(model: Model) -> Program:
     fuse(draft)
     move_phases_up(draft)
     return place(draft)
+
+
+def summary(program: Program) -> str:
+    """A program in a line: its steps, and the planes of one image with their megabytes."""
+    kinds = [type(step).__name__ for step in program.steps]
+    steps = ', '.join('%d %s' % (kinds.count(kind), kind) for kind in dict.fromkeys(kinds))
+    planes = ', '.join('%d of %dx%d with gaps of %d' % (
+        size.slots, size.height, size.width, size.gap) for size in program.sizes)
+    pixels = sum(size.slots * size.height * size.width for size in program.sizes)
+    return '%d steps (%s); planes: %s; %.1f MB' % (len(kinds), steps, planes, 4e-6 * pixels)
