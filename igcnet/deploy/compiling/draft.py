@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple, Union
 
 import numpy as np
@@ -16,8 +16,6 @@ from igcnet.deploy.program import (
     Largest,
     Mean,
 )
-
-Written = Union[Convolution, Largest, Mean, Dense]
 
 
 class NoForm(Exception):
@@ -41,6 +39,42 @@ class View(NamedTuple):
     stride: int
     row: int
     column: int
+
+
+@dataclass(frozen=True)
+class Each:
+    """What is done to each plane by itself: out = activation(scale x + shift + add) x factor.
+
+    Parameters
+    ----------
+    size : int
+        Of all planes.
+    sources, adds, factors, outs : numpy.ndarray
+        int32 (n,): planes; of `adds` and `factors` may be `NOTHING`.
+    scale, shift : numpy.ndarray
+        (n,)
+    activation, low, high
+        As of `Convolution`.
+    """
+
+    size: int
+    sources: np.ndarray
+    scale: np.ndarray
+    shift: np.ndarray
+    adds: np.ndarray
+    factors: np.ndarray
+    outs: np.ndarray
+    activation: str = CLAMP
+    low: float = -np.inf
+    high: float = np.inf
+
+    def only(self, kept: np.ndarray) -> Each:
+        """Some of the planes, by number or mask."""
+        return replace(self, **{name: getattr(self, name)[kept] for name in (
+            'sources', 'scale', 'shift', 'adds', 'factors', 'outs')})
+
+
+Written = Union[Convolution, Each, Largest, Mean, Dense]
 
 
 class Draft:
@@ -145,41 +179,31 @@ class Draft:
         self.steps = kept[::-1]
 
 
-def each_plane(size: int, sources: np.ndarray, outs: np.ndarray, scale: np.ndarray,
-               shift: np.ndarray, adds: Optional[np.ndarray] = None,
-               factors: Optional[np.ndarray] = None, activation: str = CLAMP,
-               low: float = -np.inf, high: float = np.inf) -> Convolution:
-    """A convolution of each plane by itself: activation(scale x + shift + add) x factor."""
-    nothing = np.full(len(outs), NOTHING, np.int32)
-    adds, factors = (nothing if planes is None else planes for planes in (adds, factors))
-    return Convolution(size, [
-        Group(np.array([[source, 0, 0]], np.int32), np.array([[times]], np.float32),
-              np.array([more], np.float32), outs[place:place + 1], adds[place:place + 1],
-              factors[place:place + 1])
-        for place, (source, times, more) in enumerate(zip(sources, scale, shift))],
-        activation, low, high)
-
-
-def is_each_plane(step: Written) -> bool:
-    """Whether every output of a step is of the same pixel of one plane."""
-    return isinstance(step, Convolution) and all(
-        group.weight.shape == (1, 1) and group.sources[0, 1] == group.sources[0, 2] == 0
-        for group in step.groups)
+def as_convolution(step: Each) -> Convolution:
+    """The same as a convolution, in which every output is a group of its own."""
+    sources = np.zeros((len(step.outs), 1, 3), np.int32)
+    sources[:, 0, 0] = step.sources
+    weight, bias = np.float32(step.scale).reshape(-1, 1, 1), np.float32(step.shift).reshape(-1, 1)
+    return Convolution(step.size, [Group(*parts) for parts in zip(
+        sources, weight, bias, *(planes.reshape(-1, 1) for planes in (
+            step.outs, step.adds, step.factors)))], step.activation, step.low, step.high)
 
 
 def outputs_of(group: Group, kept: np.ndarray) -> Group:
     """Some outputs of a group, by number or mask."""
-    return replace(group, weight=group.weight[kept], bias=group.bias[kept],
-                   outs=group.outs[kept], adds=group.adds[kept], factors=group.factors[kept])
+    return Group(group.sources, group.weight[kept], group.bias[kept], group.outs[kept],
+                 group.adds[kept], group.factors[kept])
 
 
 def _outputs_of(step: Written, needed: Set[int]) -> Optional[Written]:
     """A step without the outputs that are not needed; None without any."""
-    if not isinstance(step, (Convolution, Largest)):
+    if not isinstance(step, (Convolution, Each, Largest)):
         return step
     wanted = np.array([plane in needed for plane in planes_written(step).tolist()])
     if wanted.all() or not wanted.any():
         return step if wanted.any() else None
+    if isinstance(step, Each):
+        return step.only(wanted)
     if isinstance(step, Largest):
         return replace(step, sources=step.sources[wanted], outs=step.outs[wanted])
     masks = np.split(wanted, np.cumsum([len(group.outs) for group in step.groups])[:-1])
@@ -193,6 +217,9 @@ def planes_read(step: Written) -> np.ndarray:
         found = np.concatenate([part for group in step.groups for part in (
             group.sources[:, 0], group.adds, group.factors)])
         return found[found != NOTHING]
+    if isinstance(step, Each):
+        found = np.concatenate([step.sources, step.adds, step.factors])
+        return found[found != NOTHING]
     if isinstance(step, Largest):
         return step.sources[:, :, 0].ravel()
     return step.slots if isinstance(step, Mean) else np.zeros(0, np.int32)
@@ -202,4 +229,4 @@ def planes_written(step: Written) -> np.ndarray:
     """Numbers of the planes (or slots) that a step writes."""
     if isinstance(step, Convolution):
         return np.concatenate([group.outs for group in step.groups])
-    return step.outs if isinstance(step, Largest) else np.zeros(0, np.int32)
+    return step.outs if isinstance(step, (Each, Largest)) else np.zeros(0, np.int32)

@@ -7,12 +7,12 @@ from typing import Callable, Dict, List, Tuple, Union
 import numpy as np
 
 from igcnet.convert.original import INPUT
-from igcnet.deploy.compiling.draft import Draft, NoForm, each_plane
+from igcnet.deploy.compiling.draft import Draft, Each, NoForm
 from igcnet.deploy.compiling.groups import make_groups, merge_alike
 from igcnet.deploy.compiling.tail import Tail, Vector
 from igcnet.deploy.compiling.windows import view_of, window_axes, window_sources
 from igcnet.deploy.model import Editor, Model
-from igcnet.deploy.program import CLAMP, SIGMOID, Convolution, Largest
+from igcnet.deploy.program import CLAMP, NOTHING, SIGMOID, Convolution, Largest
 from igcnet.deploy.rewrites.batch_norm import scale_and_shift
 from igcnet.deploy.rewrites.kernels import attributes_of, bias_of, is_plain_convolution
 from igcnet.deploy.rewrites.shuffles import shuffle_order
@@ -132,8 +132,10 @@ class _Lowering:
             nonnegative = nonnegative & self.nonnegative(factors)
         size = self.draft.size_of[planes[0]]
         outs = self.draft.new_planes(len(planes), size, nonnegative)
-        self.draft.steps.append(each_plane(size, planes, outs, scale, shift, adds, factors,
-                                           activation, low, high))
+        nothing = np.full(len(planes), NOTHING, np.int32)
+        self.draft.steps.append(Each(
+            size, planes, scale, shift, nothing if adds is None else adds,
+            nothing if factors is None else factors, outs, activation, low, high))
         return outs
 
     def affine(self, index: int, scale=1.0, shift=0.0) -> Value:

@@ -64,6 +64,12 @@ class _Reading:
             if not draft.views[plane].of_image:
                 self.views.setdefault(draft.views[plane].source, []).append(plane)
 
+    def alone(self, step: Convolution) -> bool:
+        """Whether no other step reads what a step reads."""
+        own = set(planes_read(step).tolist())
+        return not any(own & set(planes_read(other).tolist())
+                       for other in self.draft.steps if other is not step)
+
     def strided(self, step: Convolution) -> Optional[Strided]:
         """How the outputs of a step are read; None where not by a stride alone."""
         draft, kinds, wanted = self.draft, set(), {}
@@ -96,12 +102,10 @@ def _moved(draft: Draft, reading: _Reading, step: Convolution, strided: Strided
                 return None
             groups.append(part)
     moved = replace(step, size=strided.size, groups=groups)
-    full = set(planes_read(step).tolist())
-    kept = {plane for other in draft.steps if other is not step
-            for plane in planes_read(other).tolist()}
-    # What is read of the image directly is entered in any case, in one size or the other.
-    new = [plane for plane in set(planes_read(moved).tolist()) - reading.read
-           if not draft.views[plane].of_image or full & kept]
+    new = set(planes_read(moved).tolist()) - reading.read
+    # What only this step reads of the image is entered in any case, in one size or the other.
+    if all(draft.views[plane].of_image for plane in new) and reading.alone(step):
+        new = set()
     return moved if len(new) < len(planes_written(moved)) else None
 
 

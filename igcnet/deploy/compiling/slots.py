@@ -13,6 +13,7 @@ from igcnet.deploy.program import (
     NOTHING,
     Convolution,
     Enter,
+    Group,
     Largest,
     Mean,
     Program,
@@ -140,8 +141,8 @@ def _renumbered(step: Step, slot: np.ndarray) -> Step:
         return replace(step, table=table)
     if isinstance(step, Convolution):
         return replace(step, groups=[
-            replace(group, sources=first_of(group.sources), outs=slot[group.outs],
-                    adds=slot[group.adds], factors=slot[group.factors]) for group in step.groups])
+            Group(first_of(group.sources), group.weight, group.bias, slot[group.outs],
+                  slot[group.adds], slot[group.factors]) for group in step.groups])
     if isinstance(step, Largest):
         return replace(step, sources=first_of(step.sources), outs=slot[step.outs])
     return replace(step, slots=slot[step.slots]) if isinstance(step, Mean) else step

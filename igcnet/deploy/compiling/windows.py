@@ -6,7 +6,8 @@ from typing import List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from igcnet.deploy.compiling.draft import Draft, NoForm, each_plane
+from igcnet.deploy.compiling.draft import Draft, Each, NoForm
+from igcnet.deploy.program import NOTHING
 
 
 class Axis(NamedTuple):
@@ -95,8 +96,9 @@ def view_of(draft: Draft, plane: int, stride: int, row: int, column: int, size: 
     found = draft.view(plane, stride, row, column, size)
     if found is None:
         own = draft.size_of[plane]
-        copy = draft.new_planes(1, own, [draft.nonnegative[plane]])
-        draft.steps.append(each_plane(own, [plane], copy, np.ones(1), np.zeros(1)))
+        copy, nothing = draft.new_planes(1, own, [draft.nonnegative[plane]]), np.array([NOTHING])
+        draft.steps.append(Each(own, np.array([plane]), np.ones(1), np.zeros(1), nothing, nothing,
+                                copy))
         found = draft.view(int(copy[0]), stride, row, column, size)
     return found
 
