@@ -104,7 +104,8 @@ def build(library: Library, target: Optional[Path] = None) -> Path:
         objects = []
         for number, (source, flags) in enumerate(units):
             objects.append(str(Path(work) / ('%d.o' % number)))
-            _call([compiler, *FLAGS, THREADS[library], *own, *flags, '-c', str(source), '-o', objects[-1]])
+            _call([compiler, *FLAGS, THREADS[library], *own, *flags, '-c', str(source),
+                   '-o', objects[-1]])
         with atomic_path(target) as temporary:
             _call([compiler, '-shared', THREADS[library], '-o', str(temporary), *objects])
     return target

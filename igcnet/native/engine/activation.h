@@ -11,29 +11,48 @@ namespace igcnet {
 namespace engine {
 namespace {
 
-typedef int32_t ints __attribute__((vector_size(kWidth * 4), aligned(4), may_alias));
+// Vectors as the processor has them, and half as wide for narrow maps where that is less work.
+struct Whole {
+  typedef vec floats;
+  typedef int32_t ints __attribute__((vector_size(kWidth * 4), aligned(4), may_alias));
+  static constexpr int kCount = kWidth;
+};
+#if defined(__AVX512F__)
+struct Half {
+  typedef float floats __attribute__((vector_size(kWidth * 2), aligned(4), may_alias));
+  typedef int32_t ints __attribute__((vector_size(kWidth * 2), aligned(4), may_alias));
+  static constexpr int kCount = kWidth / 2;
+};
+#else
+typedef Whole Half;
+#endif
 
 inline vec masked(vec value, const int32_t* mask) {
-  return reinterpret_cast<vec>(reinterpret_cast<ints>(value) &
-                               *reinterpret_cast<const ints*>(mask));
+  return reinterpret_cast<vec>(reinterpret_cast<Whole::ints>(value) &
+                               *reinterpret_cast<const Whole::ints*>(mask));
 }
 
 // A value that is not a number stays what it is.
-inline vec clamp(vec value, float low, float high) {
-  const vec least = spread(low), most = spread(high);
+template <typename W>
+inline typename W::floats clamp(typename W::floats value, typename W::floats least,
+                                typename W::floats most) {
   value = least > value ? least : value;
   return most < value ? most : value;
 }
 
 // e^x for x up to 0. e^x = 2^n e^r with |r| <= log(2)/2; e^r by its series, whose first term left
 // out is below 2e-7 of it; below -87, where floats end, e^-87.
-inline vec exponential(vec x) {
-  x = clamp(x, -87.0f, 0.0f);
-  const vec shift = spread(12582912.0f);  // 1.5 * 2^23: what is added to it is rounded to integers
-  const vec shifted = x * 1.44269504f + shift;
-  const vec n = shifted - shift;
-  const vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  vec sum = spread(1.0f / 720);
+template <typename W>
+inline typename W::floats exponential(typename W::floats x) {
+  typedef typename W::floats floats;
+  typedef typename W::ints ints;
+  const floats end = -87.0f - floats{};
+  x = end > x ? end : x;
+  const float shift = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to integers
+  const floats shifted = x * 1.44269504f + shift;
+  const floats n = shifted - shift;
+  const floats r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  floats sum = 1.0f / 720 - floats{};
   sum = sum * r + 1.0f / 120;
   sum = sum * r + 1.0f / 24;
   sum = sum * r + 1.0f / 6;
@@ -41,18 +60,16 @@ inline vec exponential(vec x) {
   sum = sum * r + 1.0f;
   sum = sum * r + 1.0f;
   const ints power = (reinterpret_cast<ints>(shifted) << 23) + (127 << 23);
-  return sum * reinterpret_cast<vec>(power);
+  return sum * reinterpret_cast<floats>(power);
 }
 
-inline vec sigmoid(vec x) {
-  const vec zero = {};
-  const vec small = exponential(x < zero ? x : -x);
-  const vec large = 1.0f / (1.0f + small);
+// Not inlined: it is seldom needed, and long.
+template <typename W>
+__attribute__((noinline)) typename W::floats sigmoid(typename W::floats x) {
+  const typename W::floats zero = {};
+  const typename W::floats small = exponential<W>(x < zero ? x : -x);
+  const typename W::floats large = 1.0f / (1.0f + small);
   return x < zero ? small * large : large;
-}
-
-inline vec activate(vec value, const Convolution& c) {
-  return c.sigmoid ? sigmoid(value) : clamp(value, c.low, c.high);
 }
 
 }  // namespace

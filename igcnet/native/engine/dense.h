@@ -26,10 +26,11 @@ inline void few_images(const Dense& d, int block, int column, const float* in, i
 #pragma GCC unroll 8
       for (int v = 0; v < kDenseVectors; ++v) sums[i][v] += load(weight + v * kWidth) * x;
     }
+  const vec low = spread(d.low), high = spread(d.high);
   for (int i = 0; i < Images; ++i)
     for (int v = 0; v < kDenseVectors; ++v)
       store(out + static_cast<int64_t>(i) * out_step + first + v * kWidth,
-            clamp(sums[i][v], d.low, d.high));
+            clamp<Whole>(sums[i][v], low, high));
 }
 
 template <int Images>

@@ -13,7 +13,7 @@
 namespace igcnet {
 namespace engine {
 
-extern const Kernels IGCNET_BUILD = {IGCNET_BUILD_NAME, move, convolve, largest, mean, dense};
+extern const Kernels IGCNET_BUILD = {IGCNET_BUILD_NAME, by_columns, move, convolve, largest, mean, dense};
 
 }  // namespace engine
 }  // namespace igcnet

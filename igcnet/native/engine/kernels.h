@@ -11,6 +11,8 @@ namespace igcnet {
 namespace engine {
 
 constexpr int kTallest = 6;   // outputs of a tile
+constexpr int kFewOuts = 2;   // a group of so few may be computed by columns
+constexpr int kLongest = 3;   // rows of a column
 constexpr int kLine = 16;     // floats in a cache line: where planes begin, what masks are rounded to
 constexpr int kNothing = -1;  // NOTHING of program.py
 
@@ -23,10 +25,17 @@ struct Planes {
   const int32_t* mask;  // for each of `pixels`, rounded up: 0 in a gap, else -1; null without gaps
 };
 
-// Some outputs of a group.
+// Sources of a group below each other in one plane.
+struct Column {
+  int place;   // of what pixel 0 reads first
+  int length;  // up to kLongest
+};
+
+// Some outputs of a group. Its sources are in the order of the columns, if it has any.
 struct Tile {
-  int sources, outs;
+  int sources, outs, columns;
   const int* source;    // of each source the place of what pixel 0 reads
+  const Column* column;
   const float* weight;  // (sources, outs)
   const float* bias;
   const int* out;
@@ -44,7 +53,7 @@ struct Convolution {
   const Planes* planes;
   const Tile* tiles;
   const Group* groups;
-  int group_count;
+  int group_count, tile_count;
   bool sigmoid;
   float low, high;
 };
@@ -91,6 +100,8 @@ struct Part {
 
 struct Kernels {
   const char* name;
+  // Whether a group had better be computed by columns.
+  bool (*by_columns)(const Planes&, int outs, int count, const Column* columns);
   void (*move)(const Move&, const float* from, float* base, Part);
   void (*convolve)(const Convolution&, float* base, Part);
   void (*largest)(const Largest&, float* base, Part);

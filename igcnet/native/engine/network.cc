@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <limits>
 #include <new>
+#include <numeric>
+#include <tuple>
 
 namespace igcnet {
 namespace engine {
@@ -109,22 +111,31 @@ void Network::add_move(int source, int size, int stride, int count, const int32_
 
 void Network::begin_convolution(int size, bool sigmoid, float low, float high) {
   first_ = sizes_[size].first;
-  convolution_ = {&sizes_[size].planes, nullptr, nullptr, 0, sigmoid, low, high};
+  convolution_ = {&sizes_[size].planes, nullptr, nullptr, 0, 0, sigmoid, low, high};
   tiles_.clear();
   groups_.clear();
 }
 
 void Network::add_group(const GivenGroup& given) {
+  const Planes& planes = *convolution_.planes;
+  std::vector<int> order(given.sources);
+  std::iota(order.begin(), order.end(), 0);
+  std::vector<Column> columns = columns_of(given, planes, &order);
+  if (!kernels.by_columns(planes, given.outs, static_cast<int>(columns.size()), columns.data())) {
+    std::iota(order.begin(), order.end(), 0);
+    columns.clear();
+  }
+  int* source = store_.make<int>(given.sources);
+  for (int k = 0; k < given.sources; ++k) source[k] = place(planes, given.source + 3 * order[k]);
   const int tiles = (given.outs + kTallest - 1) / kTallest;
   const int first = static_cast<int>(tiles_.size());
-  const Planes& planes = *convolution_.planes;
-  int* source = store_.make<int>(given.sources);
-  for (int k = 0; k < given.sources; ++k) source[k] = place(planes, given.source + 3 * k);
   for (int i = 0; i < tiles; ++i) {
     // Of heights that differ by one at most.
-    const int begin = given.outs * i / tiles, end = given.outs * (i + 1) / tiles;
-    add_tile(given, begin, end);
-    tiles_.back().source = source;
+    add_tile(given, order, given.outs * i / tiles, given.outs * (i + 1) / tiles);
+    Tile& tile = tiles_.back();
+    tile.source = source;
+    tile.column = store_.copy(columns.data(), columns.size());
+    tile.columns = static_cast<int>(columns.size());
   }
   // While a block of pixels is in the nearest cache, all tiles read it.
   const int block = tiles == 1 ? planes.pixels
@@ -132,17 +143,42 @@ void Network::add_group(const GivenGroup& given) {
   groups_.push_back({first, first + tiles, block});
 }
 
-void Network::add_tile(const GivenGroup& given, int begin, int end) {
+// Which sources stand below each other, at most kLongest together; `order` is theirs. None where
+// a group has too many outputs for it to matter.
+std::vector<Column> Network::columns_of(const GivenGroup& given, const Planes& planes,
+                                        std::vector<int>* order) const {
+  std::vector<Column> columns;
+  if (given.outs > kFewOuts) return columns;
+  const auto source = [&](int k) { return given.source + 3 * k; };
+  std::stable_sort(order->begin(), order->end(), [&](int a, int b) {
+    const int32_t *one = source(a), *other = source(b);
+    return std::make_tuple(one[0], one[2], one[1]) < std::make_tuple(other[0], other[2], other[1]);
+  });
+  const int32_t* last = nullptr;
+  for (int k : *order) {
+    const int32_t* next = source(k);
+    if (last && columns.back().length < kLongest && next[0] == last[0] && next[2] == last[2] &&
+        next[1] == last[1] + 1)
+      ++columns.back().length;
+    else
+      columns.push_back({place(planes, next), 1});
+    last = next;
+  }
+  return columns;
+}
+
+void Network::add_tile(const GivenGroup& given, const std::vector<int>& order, int begin,
+                       int end) {
   const int outs = end - begin;
   const Planes& planes = *convolution_.planes;
   float* weight = store_.make<float>(static_cast<size_t>(given.sources) * outs);
   for (int k = 0; k < given.sources; ++k)
     for (int o = 0; o < outs; ++o)
       weight[static_cast<size_t>(k) * outs + o] =
-          given.weight[static_cast<size_t>(begin + o) * given.sources + k];
+          given.weight[static_cast<size_t>(begin + o) * given.sources + order[k]];
   bool any = false;
-  Tile tile = {given.sources, outs, nullptr, weight, store_.copy(given.bias + begin, outs),
-               nullptr, nullptr, nullptr};
+  Tile tile = {given.sources, outs, 0, nullptr, nullptr, weight,
+               store_.copy(given.bias + begin, outs), nullptr, nullptr, nullptr};
   tile.out = places(planes, given.out + begin, outs, &any);
   tile.add = places(planes, given.add + begin, outs, &any);
   if (!any) tile.add = nullptr;
@@ -156,6 +192,7 @@ void Network::end_convolution() {
   convolution_.tiles = store_.copy(tiles_.data(), tiles_.size());
   convolution_.groups = store_.copy(groups_.data(), groups_.size());
   convolution_.group_count = static_cast<int>(groups_.size());
+  convolution_.tile_count = static_cast<int>(tiles_.size());
   step->convolution = convolution_;
   step->first = first_;
   steps_.push_back(std::move(step));

@@ -63,7 +63,9 @@ class Network {
   };
   int place(const Planes& planes, const int32_t* source) const;
   const int* places(const Planes& planes, const int32_t* slots, int count, bool* any);
-  void add_tile(const GivenGroup& group, int begin, int end);
+  std::vector<Column> columns_of(const GivenGroup& given, const Planes& planes,
+                                 std::vector<int>* order) const;
+  void add_tile(const GivenGroup& given, const std::vector<int>& order, int begin, int end);
 
   Store store_;
   std::deque<Size> sizes_;  // whose elements stay where they are
