@@ -89,11 +89,11 @@ def choose(stock: Model, folded: Model, target: str, batch_size: int, int8: bool
     """
     contest = _Contest(stock, folded, target, batch_size, int8, report)
     stages = stages_of(folded)
-    whole = {strategy: contest.against_best(
-        dict.fromkeys(stages, strategy),
-        [name for name in contest.runners if strategy in _candidates(name)])
-             for strategy in CANDIDATES}
-    promising = [strategy for strategy, ratio in whole.items() if ratio < HOPELESS]
+    promising = []
+    for strategy in CANDIDATES:
+        runners = [name for name in contest.runners if strategy in _candidates(name)]
+        if runners and contest.against_best(dict.fromkeys(stages, strategy), runners) < HOPELESS:
+            promising.append(strategy)
     if len(stages) > 1:
         for stage in stages:
             for strategy in promising:
@@ -128,8 +128,7 @@ class _Contest:
         model = apply_plan(self.folded, plan)
         if model.macs() > MOST_WORK * self.stock.macs():
             return float('inf')
-        return min((self._challenge(plan, model, name) for name in runners),
-                   default=float('inf'))
+        return min(self._challenge(plan, model, name) for name in runners)
 
     def _challenge(self, plan: Plan, model: Model, name: str) -> float:
         key = (model.form(), name)
