@@ -3,13 +3,15 @@
 The graph becomes a draft (`lowering`), in which every plane is written once and shuffles,
 concatenations and strides have vanished into the numbers of planes; what follows a convolution is
 computed with it (`fusing`); convolutions that only strides read are computed phase by phase
-(`phases`); at the end planes get slots (`slots`).
+(`phases`), wide maps that are soon read part by part (`parts`); at the end planes get slots
+(`slots`).
 """
 
 from __future__ import annotations
 
 from igcnet.deploy.compiling.fusing import fuse
 from igcnet.deploy.compiling.lowering import lower
+from igcnet.deploy.compiling.parts import split_into_parts
 from igcnet.deploy.compiling.phases import move_phases_up
 from igcnet.deploy.compiling.slots import place
 from igcnet.deploy.model import Model
@@ -34,6 +36,7 @@ def compile_model(model: Model) -> Program:
     draft = lower(model)
     fuse(draft)
     move_phases_up(draft)
+    split_into_parts(draft)
     return place(draft)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import replace
 from typing import Dict, List, Tuple
 
@@ -47,7 +46,7 @@ def place(draft: Draft) -> Program:
             if slot[plane] == NOTHING:
                 slot[plane] = pools[draft.size_of[plane]].take()
         placed.append(_renumbered(step, slot))
-        for plane in sorted(dying):
+        for plane in sorted(dying, reverse=True):
             pools[draft.size_of[plane]].give_back(int(slot[plane]))
     classes = len(placed[-1].bias)
     return _without_empty_sizes(draft, [pool.count for pool in pools], placed, classes)
@@ -86,7 +85,7 @@ def _kind(draft: Draft, plane: int) -> Tuple:
 
 
 class _Pool:
-    """The slots of one size; the lowest free one is taken first."""
+    """The slots of one size; the one that was freed last is taken first: it is in the cache."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -94,12 +93,12 @@ class _Pool:
 
     def take(self) -> int:
         if self.free:
-            return heapq.heappop(self.free)
+            return self.free.pop()
         self.count += 1
         return self.count - 1
 
     def give_back(self, slot: int) -> None:
-        heapq.heappush(self.free, slot)
+        self.free.append(slot)
 
 
 def _written_over(step: Step) -> Dict[int, int]:
