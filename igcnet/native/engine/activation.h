@@ -2,6 +2,9 @@
 #ifndef IGCNET_ENGINE_ACTIVATION_H_
 #define IGCNET_ENGINE_ACTIVATION_H_
 
+#if defined(__AVX512VL__)
+#include <immintrin.h>
+#endif
 #include <stdint.h>
 
 #include "../src/vectors.h"
@@ -27,10 +30,39 @@ struct Half {
 typedef Whole Half;
 #endif
 
-inline vec masked(vec value, const int32_t* mask) {
-  return reinterpret_cast<vec>(reinterpret_cast<Whole::ints>(value) &
-                               *reinterpret_cast<const Whole::ints*>(mask));
+template <typename W>
+inline typename W::floats masked(typename W::floats value, const int32_t* mask) {
+  typedef typename W::ints ints;
+  return reinterpret_cast<typename W::floats>(reinterpret_cast<ints>(value) &
+                                              *reinterpret_cast<const ints*>(mask));
 }
+
+template <typename W>
+inline typename W::floats load_as(const float* from) {
+  return *reinterpret_cast<const typename W::floats*>(from);
+}
+
+// The first `count` numbers of a vector.
+template <typename W>
+inline void store_some(float* to, typename W::floats value, int count) {
+  if (count >= W::kCount) {
+    *reinterpret_cast<typename W::floats*>(to) = value;
+    return;
+  }
+  float part[W::kCount];
+  *reinterpret_cast<typename W::floats*>(part) = value;
+  for (int i = 0; i < count; ++i) to[i] = part[i];
+}
+#if defined(__AVX512VL__)
+template <>
+inline void store_some<Whole>(float* to, vec value, int count) {
+  _mm512_mask_storeu_ps(to, count < 16 ? (1u << count) - 1 : 0xffff, (__m512)value);
+}
+template <>
+inline void store_some<Half>(float* to, Half::floats value, int count) {
+  _mm256_mask_storeu_ps(to, count < 8 ? (1u << count) - 1 : 0xff, (__m256)value);
+}
+#endif
 
 // A value that is not a number stays what it is.
 template <typename W>

@@ -19,84 +19,129 @@ constexpr int kVectors[] = {0, 6, 5, 3, 2, 2, 2};
 constexpr int kManyPixels = 96;  // for a thread
 constexpr int kManyTiles = 4;
 
-template <int Outs, int Vectors>
-inline void strip(const Convolution& c, const Tile& t, float* base, int p) {
-  vec sums[Outs][Vectors];
+// Sums of `Outs` planes for `Count` vectors of pixels.
+template <typename W, int Outs, int Count>
+struct Sums {
+  typedef typename W::floats floats;
+  floats sums[Outs][Count];
+
+  inline void start(const float* bias) {
 #pragma GCC unroll 8
-  for (int o = 0; o < Outs; ++o) {
-    const vec bias = spread(t.bias[o]);
+    for (int o = 0; o < Outs; ++o)
 #pragma GCC unroll 8
-    for (int v = 0; v < Vectors; ++v) sums[o][v] = bias;
+      for (int v = 0; v < Count; ++v) sums[o][v] = bias[o] - floats{};
   }
-  const float* weight = t.weight;
-  for (int k = 0; k < t.sources; ++k, weight += Outs) {
-    const float* from = base + p + t.source[k];
-    vec x[Vectors];
+
+  inline void add(const float* from, const float* weight) {
+    floats x[Count];
 #pragma GCC unroll 8
-    for (int v = 0; v < Vectors; ++v) x[v] = load(from + v * kWidth);
+    for (int v = 0; v < Count; ++v) x[v] = load_as<W>(from + v * W::kCount);
 #pragma GCC unroll 8
     for (int o = 0; o < Outs; ++o) {
-      const vec w = spread(weight[o]);
+      const floats w = weight[o] - floats{};
 #pragma GCC unroll 8
-      for (int v = 0; v < Vectors; ++v) sums[o][v] += x[v] * w;
+      for (int v = 0; v < Count; ++v) sums[o][v] += x[v] * w;
     }
   }
-#pragma GCC unroll 8
-  for (int o = 0; o < Outs; ++o)
-    if (t.add && t.add[o] != kNothing) {
-      const float* add = base + p + t.add[o];
-#pragma GCC unroll 8
-      for (int v = 0; v < Vectors; ++v) sums[o][v] += load(add + v * kWidth);
-    }
-  if (c.sigmoid) {
+
+  inline void finish(const Convolution& c, const Tile& t, float* base, int p) {
 #pragma GCC unroll 8
     for (int o = 0; o < Outs; ++o)
+      if (t.add && t.add[o] != kNothing) {
+        const float* from = base + p + t.add[o];
 #pragma GCC unroll 8
-      for (int v = 0; v < Vectors; ++v) sums[o][v] = sigmoid<Whole>(sums[o][v]);
-  } else {
-    const vec low = spread(c.low), high = spread(c.high);
+        for (int v = 0; v < Count; ++v) sums[o][v] += load_as<W>(from + v * W::kCount);
+      }
+    if (c.sigmoid) {
 #pragma GCC unroll 8
-    for (int o = 0; o < Outs; ++o)
+      for (int o = 0; o < Outs; ++o)
 #pragma GCC unroll 8
-      for (int v = 0; v < Vectors; ++v) sums[o][v] = clamp<Whole>(sums[o][v], low, high);
-  }
-  const int32_t* mask = c.planes->mask;
+        for (int v = 0; v < Count; ++v) sums[o][v] = sigmoid<W>(sums[o][v]);
+    } else {
+      const floats low = c.low - floats{}, high = c.high - floats{};
 #pragma GCC unroll 8
-  for (int o = 0; o < Outs; ++o) {
-    if (t.factor && t.factor[o] != kNothing) {
-      const float* factor = base + p + t.factor[o];
+      for (int o = 0; o < Outs; ++o)
 #pragma GCC unroll 8
-      for (int v = 0; v < Vectors; ++v) sums[o][v] *= load(factor + v * kWidth);
+        for (int v = 0; v < Count; ++v) sums[o][v] = clamp<W>(sums[o][v], low, high);
     }
-    float* to = base + p + t.out[o];
+    const int32_t* mask = c.planes->mask;
 #pragma GCC unroll 8
-    for (int v = 0; v < Vectors; ++v)
-      store(to + v * kWidth, mask ? masked(sums[o][v], mask + p + v * kWidth) : sums[o][v]);
+    for (int o = 0; o < Outs; ++o) {
+      if (t.factor && t.factor[o] != kNothing) {
+        const float* factor = base + p + t.factor[o];
+#pragma GCC unroll 8
+        for (int v = 0; v < Count; ++v) sums[o][v] *= load_as<W>(factor + v * W::kCount);
+      }
+      float* to = base + p + t.out[o];
+#pragma GCC unroll 8
+      for (int v = 0; v < Count; ++v) {
+        const floats value = mask ? masked<W>(sums[o][v], mask + p + v * W::kCount) : sums[o][v];
+        *reinterpret_cast<floats*>(to + v * W::kCount) = value;
+      }
+    }
   }
+};
+template <typename W, int Outs>
+struct Sums<W, Outs, 0> {
+  inline void start(const float*) {}
+  inline void add(const float*, const float*) {}
+  inline void finish(const Convolution&, const Tile&, float*, int) {}
+};
+
+// Some vectors of pixels, and half a vector.
+template <int Outs, int Vectors, int Halves>
+inline void strip(const Convolution& c, const Tile& t, float* base, int p) {
+  constexpr int kEnd = Vectors * kWidth;
+  Sums<Whole, Outs, Vectors> sums;
+  Sums<Half, Outs, Halves> end;
+  sums.start(t.bias);
+  end.start(t.bias);
+  const float *weight = t.weight, *pixels = base + p;
+  for (int k = 0; k < t.sources; ++k, weight += Outs) {
+    const float* from = pixels + t.source[k];
+    sums.add(from, weight);
+    end.add(from + kEnd, weight);
+  }
+  sums.finish(c, t, base, p);
+  end.finish(c, t, base, p + kEnd);
 }
 
-// The strips of a tile; those at the end are narrower.
+// The end of a tile, up to so many vectors and a half.
 template <int Outs, int Vectors>
-struct Strips {
-  static void run(const Convolution& c, const Tile& t, float* base, int p, int end) {
-    for (; p + (Vectors - 1) * kWidth < end; p += Vectors * kWidth)
-      strip<Outs, Vectors>(c, t, base, p);
-    if (p < end) Strips<Outs, Vectors - 1>::run(c, t, base, p, end);
+struct End {
+  static void run(const Convolution& c, const Tile& t, float* base, int p, int halves) {
+    constexpr int kHalves = kWidth / Half::kCount;  // in a vector
+    if (halves > Vectors * kHalves)
+      strip<Outs, Vectors, kHalves - 1>(c, t, base, p);
+    else if (halves > (Vectors - 1) * kHalves + kHalves - 1)
+      strip<Outs, Vectors, 0>(c, t, base, p);
+    else
+      End<Outs, Vectors - 1>::run(c, t, base, p, halves);
   }
 };
 template <int Outs>
-struct Strips<Outs, 0> {
-  static void run(const Convolution&, const Tile&, float*, int, int) {}
+struct End<Outs, 0> {
+  static void run(const Convolution& c, const Tile& t, float* base, int p, int) {
+    strip<Outs, 0, 1>(c, t, base, p);
+  }
 };
+
+template <int Outs>
+inline void strips_of(const Convolution& c, const Tile& t, float* base, int p, int end) {
+  constexpr int kPixels = kVectors[Outs] * kWidth;
+  for (; end - p > kPixels - Half::kCount; p += kPixels)
+    strip<Outs, kVectors[Outs], 0>(c, t, base, p);
+  if (p < end) End<Outs, kVectors[Outs] - 1>::run(c, t, base, p, divide_up(end - p, Half::kCount));
+}
 
 inline void strips(const Convolution& c, const Tile& t, float* base, int p, int end) {
   switch (t.outs) {
-    case 1: return Strips<1, kVectors[1]>::run(c, t, base, p, end);
-    case 2: return Strips<2, kVectors[2]>::run(c, t, base, p, end);
-    case 3: return Strips<3, kVectors[3]>::run(c, t, base, p, end);
-    case 4: return Strips<4, kVectors[4]>::run(c, t, base, p, end);
-    case 5: return Strips<5, kVectors[5]>::run(c, t, base, p, end);
-    default: return Strips<kTallest, kVectors[kTallest]>::run(c, t, base, p, end);
+    case 1: return strips_of<1>(c, t, base, p, end);
+    case 2: return strips_of<2>(c, t, base, p, end);
+    case 3: return strips_of<3>(c, t, base, p, end);
+    case 4: return strips_of<4>(c, t, base, p, end);
+    case 5: return strips_of<5>(c, t, base, p, end);
+    default: return strips_of<kTallest>(c, t, base, p, end);
   }
 }
 
@@ -113,7 +158,8 @@ bool by_columns(const Planes& planes, int outs, int count, const Column* columns
     sources += columns[i].length;
   }
   cycles *= blocks * (divide_up(2 * planes.width, kWidth) / 2.0f);
-  return cycles < sources * divide_up(planes.pixels, kWidth) * (outs > 2 ? outs : 2);
+  // Short columns read several planes with less help of the processor's prefetching.
+  return sources >= 2.5f * count && cycles < 1.8f * sources * divide_up(planes.pixels, kWidth);
 }
 
 // Where the pixels of row `y` begin for a thread; a multiple of a line.

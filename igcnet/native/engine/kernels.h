@@ -14,6 +14,7 @@ constexpr int kTallest = 6;   // outputs of a tile
 constexpr int kFewOuts = 2;   // a group of so few may be computed by columns
 constexpr int kLongest = 3;   // rows of a column
 constexpr int kLine = 16;     // floats in a cache line: where planes begin, what masks are rounded to
+constexpr int kBeyond = 128;  // floats that may be read behind all planes
 constexpr int kNothing = -1;  // NOTHING of program.py
 
 // The planes of one size.
@@ -75,6 +76,7 @@ struct Move {
   const Phase* phases;
   // What is read: the pixels of a channel.
   int height, width, row, channel;
+  bool open;  // whether there is memory behind what is read
 };
 
 struct Mean {

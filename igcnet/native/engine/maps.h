@@ -8,34 +8,79 @@ namespace igcnet {
 namespace engine {
 namespace {
 
-inline void take(const float* from, int stride, int count, float* to) {
-  if (stride == 1) {
-    memcpy(to, from, count * sizeof(float));
-  } else if (stride == 2) {  // a constant, which the compiler turns into vectors
-    for (int x = 0; x < count; ++x) to[x] = from[2 * x];
-  } else {
-    for (int x = 0; x < count; ++x) to[x] = from[stride * x];
+// Every second number of two vectors.
+inline vec every_second(vec one, vec other) {
+#if defined(__AVX512F__)
+  return __builtin_shufflevector(one, other, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28,
+                                 30);
+#elif defined(__AVX__)
+  return __builtin_shufflevector(one, other, 0, 2, 4, 6, 8, 10, 12, 14);
+#else
+  return __builtin_shufflevector(one, other, 0, 2, 4, 6);
+#endif
+}
+
+// A vector of numbers that are `Stride` apart, a power of two.
+template <int Stride>
+inline vec load_apart(const float* from) {
+  return every_second(load_apart<Stride / 2>(from),
+                      load_apart<Stride / 2>(from + kWidth * Stride / 2));
+}
+template <>
+inline vec load_apart<1>(const float* from) {
+  return load(from);
+}
+
+// `to` gets every `Stride`th number. `open`: what stands behind the last one may be read.
+template <int Stride>
+inline void take_apart(const float* from, int count, bool open, float* to) {
+  int x = 0;
+  for (; x + (open ? 0 : kWidth) < count; x += kWidth)
+    store_some<Whole>(to + x, load_apart<Stride>(from + Stride * x), count - x);
+  if (open) return;
+  float part[kWidth * Stride];
+  memcpy(part, from + Stride * x, (Stride * (count - x - 1) + 1) * sizeof(float));
+  store_some<Whole>(to + x, load_apart<Stride>(part), count - x);
+}
+
+inline void take(const float* from, int stride, int count, bool open, float* to) {
+  switch (count ? stride : 0) {
+    case 0: break;
+    case 1: memcpy(to, from, count * sizeof(float)); break;
+    case 2: take_apart<2>(from, count, open, to); break;
+    case 4: take_apart<4>(from, count, open, to); break;
+    default:
+      for (int x = 0; x < count; ++x) to[x] = from[stride * x];
   }
 }
 
-// How many of `most` pixels there are from `first` on, `stride` apart, below `size`.
-inline int there_are(int size, int first, int stride, int most) {
-  return first >= size ? 0 : least(most, divide_up(size - first, stride));
+// How many of `limit` pixels there are from `first` on, `stride` apart, below `size`.
+inline int there_are(int size, int first, int stride, int limit) {
+  return first >= size ? 0 : least(limit, divide_up(size - first, stride));
+}
+
+// Some phases of one channel: row by row, so that a row is read only once.
+inline void move_phases(const Move& m, const float* from, float* base, const Phase* phases,
+                        int count) {
+  const Planes& planes = *m.planes;
+  const float* channel = from + static_cast<int64_t>(phases->channel) * m.channel;
+  for (int y = 0; y < planes.height; ++y)
+    for (const Phase* phase = phases; phase < phases + count; ++phase) {
+      const int row = phase->row + y * m.stride;
+      const int found = row < m.height ? there_are(m.width, phase->column, m.stride, planes.width)
+          : 0;
+      float* to = base + static_cast<int64_t>(phase->slot) * planes.plane + y * planes.row;
+      take(channel + static_cast<int64_t>(row) * m.row + phase->column, m.stride, found, m.open,
+           to);
+      if (found < planes.width) memset(to + found, 0, (planes.width - found) * sizeof(float));
+    }
 }
 
 void move(const Move& m, const float* from, float* base, Part part) {
-  const Planes& planes = *m.planes;
-  for (int i = part.begin(m.count); i < part.end(m.count); ++i) {
-    const Phase& phase = m.phases[i];
-    const float* plane = from + static_cast<int64_t>(phase.channel) * m.channel + phase.column;
-    float* to = base + static_cast<int64_t>(phase.slot) * planes.plane;
-    const int rows = there_are(m.height, phase.row, m.stride, planes.height);
-    const int columns = there_are(m.width, phase.column, m.stride, planes.width);
-    for (int y = 0; y < planes.height; ++y, to += planes.row) {
-      const int found = y < rows ? columns : 0;
-      take(plane + static_cast<int64_t>(phase.row + y * m.stride) * m.row, m.stride, found, to);
-      memset(to + found, 0, (planes.width - found) * sizeof(float));
-    }
+  const int end = part.end(m.count);
+  for (int i = part.begin(m.count), next; i < end; i = next) {
+    for (next = i + 1; next < end && m.phases[next].channel == m.phases[i].channel;) ++next;
+    move_phases(m, from, base, m.phases + i, next - i);
   }
 }
 
@@ -49,7 +94,7 @@ void largest(const Largest& step, float* base, Part part) {
         const vec x = load(base + p + source[k]);
         most = most > x ? most : x;
       }
-      store(base + p + step.out[i], planes.mask ? masked(most, planes.mask + p) : most);
+      store(base + p + step.out[i], planes.mask ? masked<Whole>(most, planes.mask + p) : most);
     }
   }
 }

@@ -74,7 +74,7 @@ void Network::add_size(int height, int width, int gap, int slots) {
   }
   const size_t first = floats_ + edge;
   sizes_.push_back({planes, first});
-  floats_ = first + static_cast<size_t>(planes.plane) * slots + edge + kLine;
+  floats_ = first + static_cast<size_t>(planes.plane) * slots + edge + kBeyond;
 }
 
 int Network::place(const Planes& planes, const int32_t* source) const {
@@ -96,7 +96,7 @@ void Network::add_move(int source, int size, int stride, int count, const int32_
   const Size& to = sizes_[size];
   step->move = {&to.planes, stride, count,
                 store_.copy(reinterpret_cast<const Phase*>(table), count),
-                height, width, width, height * width};
+                height, width, width, height * width, source != kNothing};
   step->of_image = source == kNothing;
   step->source = 0;
   step->first = to.first;

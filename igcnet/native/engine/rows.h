@@ -3,10 +3,6 @@
 #ifndef IGCNET_ENGINE_ROWS_H_
 #define IGCNET_ENGINE_ROWS_H_
 
-#if defined(__AVX512VL__)
-#include <immintrin.h>
-#endif
-
 #include "activation.h"
 
 namespace igcnet {
@@ -23,33 +19,6 @@ constexpr int kNarrow = 0;
 #else
 constexpr int kRows[] = {0, 7, 4};
 constexpr int kNarrow = 0;
-#endif
-
-template <typename W>
-inline typename W::floats load_as(const float* from) {
-  return *reinterpret_cast<const typename W::floats*>(from);
-}
-
-// The first `count` numbers of a vector.
-template <typename W>
-inline void store_some(float* to, typename W::floats value, int count) {
-  if (count >= W::kCount) {
-    *reinterpret_cast<typename W::floats*>(to) = value;
-    return;
-  }
-  float part[W::kCount];
-  *reinterpret_cast<typename W::floats*>(part) = value;
-  for (int i = 0; i < count; ++i) to[i] = part[i];
-}
-#if defined(__AVX512VL__)
-template <>
-inline void store_some<Whole>(float* to, vec value, int count) {
-  _mm512_mask_storeu_ps(to, count < 16 ? (1u << count) - 1 : 0xffff, (__m512)value);
-}
-template <>
-inline void store_some<Half>(float* to, Half::floats value, int count) {
-  _mm256_mask_storeu_ps(to, count < 8 ? (1u << count) - 1 : 0xff, (__m256)value);
-}
 #endif
 
 // What a column of `Length` sources below each other adds to `Rows` rows of sums.
