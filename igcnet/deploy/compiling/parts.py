@@ -7,6 +7,7 @@ part are written over by the next.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Dict, List, Optional, Set
 
@@ -15,7 +16,7 @@ import numpy as np
 from igcnet.deploy.compiling.draft import Draft, Written, outputs_of, planes_read, planes_written
 from igcnet.deploy.program import Convolution, Group
 
-BYTES = 384 << 10  # that a part may write
+BYTES = 768 << 10  # that a part may write: it stays in a second-level cache of 1 MB
 TILE = 6  # outputs that the engine computes at once
 # A part is worth it if it reads at most so many times the planes that it writes.
 MOST_READ = 2.0
@@ -49,9 +50,11 @@ def _parts(draft: Draft, reads: Dict[int, int], first: Written, second: Written,
             and first.size == second.size):
         return None
     written = set(planes_written(first).tolist())
-    needs = [set(group.sources[:, 0].tolist()) & written for group in second.groups]
-    if sum(map(len, needs)) != len(written) or set().union(*needs) != written or any(
-            reads[plane] != times for plane, times in _times(second, written).items()):
+    needs = [set(planes_read(replace(second, groups=[group])).tolist()) & written
+             for group in second.groups]
+    times = Counter(planes_read(second).tolist())
+    if sum(map(len, needs)) != len(written) or any(
+            reads[plane] != times[plane] for plane in written):
         return None
     height, width = draft.extents[first.size]
     plane_bytes = 4 * height * width
@@ -64,20 +67,15 @@ def _parts(draft: Draft, reads: Dict[int, int], first: Written, second: Written,
     for begin in range(0, len(needs), count):
         wanted = set().union(*needs[begin:begin + count])
         groups = [part for part in (_only(group, wanted) for group in first.groups) if part]
+        narrowest = min(len(group.outs) for group in groups)
+        if narrowest < min(TILE, min(len(group.outs) for group in first.groups)):
+            return None
         found += [replace(first, groups=groups),
                   replace(second, groups=second.groups[begin:begin + count])]
         read = set(planes_read(found[-2]).tolist())
         if len(read) > MOST_READ * sum(sizes[begin:begin + count]):
             return None
     return found if len(found) > 2 else None
-
-
-def _times(step: Convolution, planes: Set[int]) -> Dict[int, int]:
-    found: Dict[int, int] = {}
-    for plane in planes_read(step).tolist():
-        if plane in planes:
-            found[plane] = found.get(plane, 0) + 1
-    return found
 
 
 def _only(group: Group, planes: Set[int]) -> Optional[Group]:
