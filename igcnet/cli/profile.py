@@ -18,7 +18,8 @@ def build_parser() -> Parser:
                     'convolutions and fully connected layers, without bias.')
     add_network_options(parser, positional=True)
     parser.add_argument('--input-size', type=positive_int, metavar='N',
-                        help="height and width of the image (default: the configuration's)")
+                        help='height and width of the image (default: those the network is made '
+                             'for)')
     parser.add_argument('--all', action='store_true',
                         help='also operators without parameters: ReLU, pooling, shuffles, sums')
     times = parser.add_argument_group('times')
@@ -63,10 +64,11 @@ def _main(argv: Optional[List[str]]) -> int:
     from igcnet.registry import get_model
 
     settings = {**spec.settings(), **overrides}
-    size = args.input_size or spec.preprocessing.input_size
+    net = get_model(spec.name, **overrides)
+    size = args.input_size or net.input_size
     if args.time:
-        return _print_times(args, spec, overrides, settings, size)
-    counted = profile(get_model(spec.name, **overrides), (1, 3, size, size))
+        return _print_times(args, spec, net, settings, size)
+    counted = profile(net, (1, 3, size, size))
     if args.json:
         print(json.dumps({'network': spec.name, 'settings': settings, **counted.as_dict(args.all)},
                          indent=2))
@@ -79,14 +81,12 @@ def _main(argv: Optional[List[str]]) -> int:
     return 0
 
 
-def _print_times(args, spec, overrides, settings, size: int) -> int:
+def _print_times(args, spec, net, settings, size: int) -> int:
     from igcnet.profiling import format_times, time_step
-    from igcnet.registry import get_model
     from igcnet.train.optimizer import Nesterov
 
     batch = args.batch_size or 64
     reading = {} if args.data is None else {'reading': _seconds_of_reading(args.data, batch, size)}
-    net = get_model(spec.name, **overrides)
     net.initialize()
     lowering = net.set_lowering(args.lowering or 'stock')
     times = time_step(net, Nesterov(momentum=0.9, learning_rate=0.01, wd=1e-4), batch, size,

@@ -32,7 +32,7 @@ def build_parser() -> Parser:
                         help='(default: those that have running statistics in the network)')
     parser.add_argument('--resolutions', type=resolutions, metavar='R,R,...',
                         help="(default: the network's input size)")
-    add_source_options(parser)
+    add_source_options(parser, graphs=False)
     add_calibration_options(parser, 'training images from which the running statistics of each '
                             'pair are computed: a record file', required=True)
     timing = parser.add_argument_group('time')

@@ -39,9 +39,12 @@ class TrainedNetwork(NamedTuple):
     settings: Optional[Dict[str, Any]] = None
 
 
-def add_source_options(parser: Parser) -> None:
-    """Add the options that name a trained network and the devices to run it on."""
-    add_trained_options(parser)
+def add_source_options(parser: Parser, graphs: bool = True) -> None:
+    """Add the options that name a trained network and the devices to run it on.
+
+    `graphs` as in `add_trained_options`.
+    """
+    add_trained_options(parser, graphs)
     device = parser.add_argument_group('devices')
     device.add_argument('--batch-size', type=positive_int, default=64, metavar='N',
                         help='images in a batch')
@@ -58,19 +61,28 @@ def add_threads_option(parser: argparse._ActionsContainer) -> None:
                              'physical cores)')
 
 
-def add_trained_options(parser: Parser) -> None:
-    """Add the options that name a trained network."""
+def add_trained_options(parser: Parser, graphs: bool = True) -> None:
+    """Add the options that name a trained network.
+
+    Parameters
+    ----------
+    graphs : bool
+        Whether the command takes a network that is known as a graph only. Otherwise it refuses
+        ``--symbol``, which its help does not show, and says why.
+    """
     add_network_options(parser, required=False)
     group = parser.add_argument_group(
         'trained network', 'a checkpoint of ours: --params RUN, CHECKPOINT or FILE; one of a '
-        "PyTorch original: --network NAME --params FILE; one in the MXNet original's layout, or an "
-        'exported network: --symbol FILE --params FILE, or --params FILE.onnx')
+        'PyTorch original: --network NAME --params FILE' + (
+            "; one in the MXNet original's layout, or an exported network: --symbol FILE --params "
+            'FILE, or --params FILE.onnx' if graphs else ''))
     group.add_argument('--params', metavar='PATH', required=True,
                        help='parameter file, checkpoint folder, folder of a run (its newest '
                             "checkpoint), or checkpoint of a PyTorch original; that one's code is "
                             'not executed')
     group.add_argument('--symbol', metavar='FILE',
-                       help='symbol file of the graph, instead of --network')
+                       help='symbol file of the graph, instead of --network' if graphs
+                       else argparse.SUPPRESS)
     group.add_argument('--dataset', metavar='NAME',
                        help='take mean, deviation and input size from this data set (default: '
                             'what the checkpoint or its manifest says, else the named '

@@ -264,6 +264,8 @@ def _changed(settings, given: Dict[str, Any]):
         raise UsageError('--load-model and --pretrained exclude each other')
     if values.get('fb_mean') and values.get('dataset', settings.dataset) != 'imagenet':
         raise UsageError('--fb-mean goes with --dataset imagenet only')
+    if 'gc_threshold' in values and values.get('gc_type', settings.gc_type) != '2bit':
+        raise UsageError('--gc-threshold goes with --gc-type 2bit')
     if values.get('tune') and 'lowering' in values:
         raise UsageError('--tune chooses the lowering: leave --lowering out')
     if 'lowering' in values:
