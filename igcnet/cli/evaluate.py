@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from typing import List, Optional
+from typing import Any, List, Optional
 
 import numpy as np
 
@@ -132,8 +132,14 @@ def _prepare_width(args, found) -> None:
                                                               for w in net.listed_widths)))
 
 
-def check_batch_labels(reader, batch, classes: int) -> None:
-    """The labels of a batch must be classes of the network."""
+def check_batch_labels(reader: Any, batch: Any, classes: int) -> None:
+    """The labels of a batch of an `EvalReader` must be classes of the network.
+
+    Raises
+    ------
+    DataError
+        A label is not; the message names its image.
+    """
     largest = int(np.argmax(batch.labels))
     if batch.labels[largest] >= classes:
         raise DataError('%s has the label %d, but the network has %d classes; it belongs to other '

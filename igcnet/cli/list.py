@@ -10,6 +10,7 @@ from igcnet.errors import UsageError
 
 
 def build_parser() -> Parser:
+    """The command's parser."""
     parser = Parser(prog='igcnet list', description='Names for --network, with trainable '
                     'parameters and multiply-adds (convolutions and fully connected layers, '
                     'without bias, for one image), and the figures published for them.')

@@ -13,6 +13,7 @@ from igcnet.errors import UsageError
 
 
 def build_parser() -> Parser:
+    """The command's parser."""
     parser = Parser(prog='igcnet profile', description='Output shape, trainable parameters and '
                     'multiply-adds of every layer, for one image. Multiply-adds are those of '
                     'convolutions and fully connected layers, without bias.')

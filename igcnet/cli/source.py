@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from igcnet.cli.common import Parser, positive_int
 from igcnet.cli.network_options import add_network_options, network_from
@@ -89,7 +89,8 @@ def add_trained_options(parser: Parser, graphs: bool = True) -> None:
                             "configuration's)")
 
 
-def load_source(args: argparse.Namespace, contexts, as_it_is: bool = False) -> TrainedNetwork:
+def load_source(args: argparse.Namespace, contexts: Sequence[Any],
+                as_it_is: bool = False) -> TrainedNetwork:
     """The network that the options name, loaded on `contexts`.
 
     Parameters
@@ -245,7 +246,13 @@ def explain_sizes(source: str, found: TrainedNetwork) -> Iterator[None]:
 
 
 def checkpoint_folder(path: Path) -> Optional[Path]:
-    """The checkpoint folder that `path` means (run, checkpoint or file), or None."""
+    """The checkpoint folder that `path` means (run, checkpoint or file), or None.
+
+    Raises
+    ------
+    UsageError
+        A folder that is neither.
+    """
     from igcnet.train.checkpoint import STATE, checkpoints
     if path.is_dir():
         if (path / STATE).is_file():

@@ -74,7 +74,8 @@ class DataSet:
         return max(self.test_batch, batch_size) if self.test_batch_raised else self.test_batch
 
     def augmentation(self, aug_type: Optional[int] = None) -> str:
-        """Name of the preset for ``--aug-type``; None means the data set's own type."""
+        """Name of the preset for ``--aug-type``; None means the data set's own type, and UsageError
+        that there is none of this type."""
         kind = self.aug_type if aug_type is None else aug_type
         if kind not in self.augmentations:
             raise UsageError('aug_type=%r: %s has the types %s'

@@ -115,6 +115,11 @@ def to_torch(spec: ModelSpec, settings: Mapping[str, Any], params: PathLike, pat
 
     Parameters
     ----------
+    spec : ModelSpec
+    settings : mapping
+        The network, and what differs from its named configuration.
+    params, path : path
+        The file to read, and the one to write.
     origin : path, optional
         File from `to_mxnet` with everything that is no parameter; see `fitting_origin`.
     container : str, optional

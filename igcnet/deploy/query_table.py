@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import mxnet as mx
+from mxnet.gluon import HybridBlock
 
 from igcnet.convert import read_ndarrays, write_ndarrays
 from igcnet.deploy.export import preprocessing_from, sha256
@@ -145,7 +146,7 @@ class QueryTable:
                               for cost in COSTS}}
 
 
-def weights_checksum(net) -> str:
+def weights_checksum(net: HybridBlock) -> str:
     """SHA-256 over the trained parameters of `net`: names, shapes and values.
 
     Running statistics do not count: each pair has its own.

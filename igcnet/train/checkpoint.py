@@ -22,10 +22,11 @@ import re
 import shutil
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 import mxnet as mx
 import numpy as np
+from mxnet import gluon
 
 from igcnet.convert import load_parameters, parameter_value, read_ndarrays, write_ndarrays
 from igcnet.deploy.export import sha256
@@ -55,6 +56,7 @@ class Position:
     update: int = 0
 
     def folder_name(self) -> str:
+        """Name of the checkpoint's folder."""
         return '%04d-%06d' % (self.epoch, self.step) if self.step else '%04d' % self.epoch
 
 
@@ -106,7 +108,8 @@ class State:
 _APART = ('position', 'extra', 'history')
 
 
-def save(folder: PathLike, net, trainer, state: State) -> Path:
+def save(folder: PathLike, net: gluon.HybridBlock, trainer: gluon.Trainer,
+         state: State) -> Path:
     """Write a checkpoint below `folder`; returns its path.
 
     The files go to a temporary folder that is renamed when everything in it is on the disk, so a
@@ -144,7 +147,7 @@ def save(folder: PathLike, net, trainer, state: State) -> Path:
     return final
 
 
-def check_finite(net) -> None:
+def check_finite(net: gluon.HybridBlock) -> None:
     """Raise `DivergedError` if a parameter of `net` is not finite, and name it."""
     for name, parameter in net.collect_params().items():
         if not all(np.isfinite(array.asnumpy()).all() for array in parameter.list_data()):
@@ -152,7 +155,8 @@ def check_finite(net) -> None:
                                 'the last good one is kept' % name)
 
 
-def restore(path: PathLike, net, contexts, trainer) -> State:
+def restore(path: PathLike, net: gluon.HybridBlock, contexts: Sequence[mx.Context],
+            trainer: gluon.Trainer) -> State:
     """Load weights, statistics and optimiser arrays of the checkpoint at `path`.
 
     `net` and `trainer` may have been used: nothing of what they held is left. The optimiser

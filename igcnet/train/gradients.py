@@ -11,7 +11,7 @@ from mxnet import gluon
 from igcnet.train.methods import Method, Outcome, Place
 
 
-def batch_gradients(method: Method, place: Place, images, labels: np.ndarray,
+def batch_gradients(method: Method, place: Place, images: np.ndarray, labels: np.ndarray,
                     contexts: Sequence[mx.Context], parameters: Sequence[gluon.Parameter],
                     parts: int) -> Outcome:
     """`Method.gradients` of a batch in `parts`, one after the other, summed in `parameters`.

@@ -14,6 +14,7 @@ import numpy as np
 from mxnet import autograd, gluon
 from mxnet.gluon.utils import split_and_load
 
+from igcnet.data.reader import TrainReader
 from igcnet.errors import UsageError
 from igcnet.train.recipe_values import check_settings
 from igcnet.train.recipes import Recipe
@@ -87,7 +88,7 @@ class Method:
         """Sizes in which the reader gives each batch; none: in the data's own, as one array."""
         return ()
 
-    def gradients(self, place: Place, images, labels: np.ndarray,
+    def gradients(self, place: Place, images: Any, labels: np.ndarray,
                   contexts: Sequence[mx.Context]) -> Outcome:
         """Leave in the parameters the gradient of the loss, summed over the batch.
 
@@ -102,7 +103,7 @@ class Method:
         """
         raise NotImplementedError
 
-    def evaluations(self, reader, epoch: int) -> Iterator[str]:
+    def evaluations(self, reader: TrainReader, epoch: int) -> Iterator[str]:
         """Make the network ready to be evaluated after an epoch, once for each name yielded.
 
         The numbers of an evaluation are logged as ``val_<name>top1`` and so on; those of the
@@ -147,7 +148,7 @@ class Plain(Method):
         self.loss = gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=not soft_targets(recipe))
         self.loss.hybridize()
 
-    def targets(self, place: Place, images, labels):
+    def targets(self, place: Place, images: Any, labels: Any) -> Tuple[Any, Any]:
         """Images and targets of a step: as they are, or smoothed and mixed."""
         if not soft_targets(self.recipe):
             return images, labels

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Sequence
 
 import mxnet as mx
+from mxnet.gluon import HybridBlock
 
 from igcnet.convert import read_ndarrays, set_parameters
 from igcnet.convert.torch_convert import MismatchError, family_of, match_torch
@@ -14,8 +15,8 @@ from igcnet.files import PathLike
 from igcnet.registry import ModelSpec
 
 
-def load_weights(net, spec: ModelSpec, path: PathLike, contexts: Sequence[mx.Context],
-                 new_classifier: bool = False) -> None:
+def load_weights(net: HybridBlock, spec: ModelSpec, path: PathLike,
+                 contexts: Sequence[mx.Context], new_classifier: bool = False) -> None:
     """Load a ``.params`` file of MXNet, or a checkpoint of the network's PyTorch original.
 
     Parameters

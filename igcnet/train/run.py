@@ -49,7 +49,13 @@ from igcnet.train.workers import ALONE, Alone
 
 
 def share_settings(workers: Alone, settings: Optional[RunSettings]) -> RunSettings:
-    """The settings of worker 0, with a seed, for every worker."""
+    """The settings of worker 0, with a seed, for every worker.
+
+    Raises
+    ------
+    UsageError
+        Settings that do not go with several workers, or with one.
+    """
     if workers.size > 1:
         text = '' if settings is None else with_seed(settings).to_text()
         settings = settings_from_text(workers.broadcast(text.encode()).decode(), 'worker 0')

@@ -55,8 +55,9 @@ class RunLog:
             self._text.flush()
 
     def metrics(self, event: str, update: int, **values: Any) -> None:
-        """One JSON object of what follows from the settings: nothing that a clock has measured.
-        Numbers also go to TensorBoard under ``event/name``."""
+        """One JSON object, of `event` and the `values` after so many updates (`update`), of what
+        follows from the settings: nothing that a clock has measured. Numbers also go to
+        TensorBoard under ``event/name``."""
         self._object(self._metrics, METRICS, event, update, values)
 
     def timing(self, event: str, update: int, **values: Any) -> None:
