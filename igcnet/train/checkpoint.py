@@ -29,9 +29,16 @@ import numpy as np
 from mxnet import gluon
 
 from igcnet.convert import load_parameters, parameter_value, read_ndarrays, write_ndarrays
-from igcnet.deploy.export import sha256
 from igcnet.errors import CheckpointError, DivergedError
-from igcnet.files import PathLike, explain_os_errors, read_json, sync_file, sync_folder, write_json
+from igcnet.files import (
+    PathLike,
+    explain_os_errors,
+    read_json,
+    sha256,
+    sync_file,
+    sync_folder,
+    write_json,
+)
 
 WEIGHTS, ARRAYS, HISTORY, STATE = 'net.params', 'state.params', 'metrics.jsonl', 'state.json'
 _NAME = re.compile(r'(\d{4,})(?:-(\d{6,}))?')
@@ -208,7 +215,7 @@ def verify(path: PathLike) -> State:
     path = Path(path)
     state = read_state(path)
     for name, expected in _read_json(path)['sha256'].items():
-        if sha256(path / name) != expected:
+        if sha256(path / name, CheckpointError) != expected:
             raise CheckpointError('%s: damaged: its checksum is not the one in %s'
                                   % (path / name, STATE))
     return state

@@ -84,18 +84,23 @@ class Method:
         self.settings = method_settings(recipe)
 
     @classmethod
-    def resolutions(cls, recipe: Recipe, input_size: int) -> Tuple[int, ...]:
-        """Sizes in which the reader gives each batch; none: in the data's own, as one array."""
-        return ()
+    def check_input(cls, recipe: Recipe, input_size: int) -> None:
+        """Refuse settings that do not go with images of this height and width.
 
-    def gradients(self, place: Place, images: Any, labels: np.ndarray,
+        Raises
+        ------
+        UsageError
+            The method cannot use such images.
+        """
+
+    def gradients(self, place: Place, images: np.ndarray, labels: np.ndarray,
                   contexts: Sequence[mx.Context]) -> Outcome:
         """Leave in the parameters the gradient of the loss, summed over the batch.
 
         Parameters
         ----------
-        images : numpy.ndarray (N, 3, H, W), or a tuple of them
-            What the reader gives, see `resolutions`.
+        images : numpy.ndarray, float32 (N, 3, H, W)
+            What the reader gives.
         labels : numpy.ndarray, float32 (N,)
             Class numbers.
         contexts : list of Context
