@@ -89,6 +89,13 @@ def test_the_tables_name_every_option_and_no_other():
     assert set(SETTINGS) == set(NETWORK_SETTINGS)
 
 
+@pytest.mark.parametrize('command', PARSERS)
+def test_every_option_says_what_it_is(command):
+    silent = [action.dest for action in PARSERS[command]._actions
+              if not re.search(r'\w', re.sub(r'\(default: .*\)', '', action.help or ''))]
+    assert silent == []
+
+
 @pytest.mark.parametrize('command, name', CASES, ids=map(' '.join, CASES))
 def test_option(call, command, name):
     proofs = EFFECTS[command][name]

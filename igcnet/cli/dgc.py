@@ -113,8 +113,9 @@ def _inspect(args, found, devices, recorder, scores) -> int:
     print('  '.join(['network'.ljust(width), ' ' * 18, *(
         '%13s' % format(round(totals[key]), ',') for key in keys)]))
     if args.json:
-        top1, top5 = _percent(scores)
-        write_json(args.json, {'images': scores.count, 'top1': top1, 'top5': top5,
+        means = scores.means()
+        write_json(args.json, {'images': scores.count, 'top1': means['top1'],
+                               'top5': means['top5'],
                                'network': totals, 'other_layers': rest, 'layers': rows})
     if args.picture:
         draw(args.picture, recorder.shares(), found.classes)

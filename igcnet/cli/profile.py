@@ -27,9 +27,11 @@ def build_parser() -> Parser:
     times.add_argument('--time', action='store_true',
                        help='instead, where the time of a training step goes on this machine: '
                             'forward, backward, optimiser, and every layer on its own')
-    times.add_argument('--batch-size', type=positive_int, metavar='N', help='(default: 64)')
+    times.add_argument('--batch-size', type=positive_int, metavar='N',
+                       help='images in a batch (default: 64)')
     times.add_argument('--lowering', choices=('stock', 'blocked', 'native', 'auto'),
-                       help='(default: stock)')
+                       help='how grouped convolutions and shuffles are computed, as for train '
+                            '(default: stock)')
     times.add_argument('--rounds', type=positive_int, metavar='N',
                        help='steps of which the median is taken (default: 5)')
     times.add_argument('--threads', type=positive_int, metavar='N',
@@ -95,7 +97,7 @@ def _print_times(args, spec, net, settings, size: int) -> int:
     times = times._replace(parts={**reading, **times.parts})
     if args.json:
         print(json.dumps({'network': spec.name, 'settings': settings, 'lowering': lowering,
-                          'batch': batch, **times.as_dict()}, indent=2))
+                          'batch_size': batch, **times.as_dict()}, indent=2))
     else:
         print('%s, lowering %s, batch %d of %dx%d, %s threads' % (
             spec.name, lowering, batch, size, size, os.environ['OMP_NUM_THREADS']))

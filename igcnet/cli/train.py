@@ -42,13 +42,15 @@ def build_parser() -> Parser:
     data.add_argument('--dataset', choices=DATA_SETS,
                       help="data set, for its mean, deviation and augmentation; 'records': any "
                            'other record files (default: cifar10)')
-    data.add_argument('--data-dir', metavar='DIR',
+    data.add_argument('--data-dir', metavar='FOLDER',
                       help='folder of the record files (default: data/<dataset>)')
-    data.add_argument('--train-dataset', metavar='FILE', help='(default: train.rec)')
-    data.add_argument('--val-dataset', metavar='FILE', help='(default: test.rec)')
+    data.add_argument('--train-dataset', metavar='FILE',
+                      help='record file in it, to train on (default: train.rec)')
+    data.add_argument('--val-dataset', metavar='FILE',
+                      help='record file in it, for the validation (default: test.rec)')
     data.add_argument('--num-examples', type=positive_int, metavar='N',
-                      help='training images that an epoch counts as when the drops of the rate are '
-                           'placed (default: those of the record)')
+                      help='training images that an epoch counts as when the drops of the learning '
+                           'rate are placed (default: those of the record file)')
     data.add_argument('--data-shape', type=positive_int, metavar='N',
                       help='height and width of the input, with --dataset records (default: 32)')
     data.add_argument('--mean-rgb', type=colour, metavar='R,G,B',
@@ -73,12 +75,13 @@ def build_parser() -> Parser:
     recipe.add_argument('--set', nargs='+', action='extend', metavar='KEY=VALUE', dest='pairs',
                         help='any values of the recipe: optimizer=sgd wd=4e-5 lr_steps=30,60 '
                              'method_settings.NAME=VALUE')
-    recipe.add_argument('--num-epochs', type=positive_int, metavar='N')
+    recipe.add_argument('--num-epochs', type=positive_int, metavar='N',
+                        help='epochs of the whole run')
     recipe.add_argument('--batch-size', type=positive_int, metavar='N',
                         help='total over all devices of all workers')
-    recipe.add_argument('--lr', type=float, metavar='RATE')
+    recipe.add_argument('--lr', type=float, metavar='RATE', help='learning rate at the beginning')
     recipe.add_argument('--lr-factor', type=float, metavar='F',
-                        help='the rate is multiplied by it at each drop')
+                        help='the learning rate is multiplied by it at each drop')
     recipe.add_argument('--lr-steps', type=numbers, metavar='E,E,...', help='epochs of the drops')
     recipe.add_argument('--lr-epoch-step', type=positive_int, metavar='N',
                         help='a drop every N epochs, instead of --lr-steps')
@@ -138,7 +141,8 @@ def build_parser() -> Parser:
                              'would give others; CPU kernels give the same bits anyway')
 
     output = parser.add_argument_group('run')
-    output.add_argument('--log-dir', metavar='DIR', help='(default: ./snapshot/)')
+    output.add_argument('--log-dir', metavar='FOLDER',
+                        help='folder below which each run gets one (default: ./snapshot/)')
     output.add_argument('--exp-name', metavar='NAME', help='part of the run folder (default: exp)')
     output.add_argument('--log-iters', type=positive_int, metavar='N',
                         help='steps between log lines (default: 50)')
@@ -160,7 +164,8 @@ def build_parser() -> Parser:
                              '(default: none)')
     output.add_argument('--test-batch-size', type=positive_int, metavar='N',
                         help="batch of the validation (default: the data set's)")
-    output.add_argument('--rand-seed', type=seed, metavar='N', help='(default: from the clock)')
+    output.add_argument('--rand-seed', type=seed, metavar='N',
+                        help='decides weights, order and augmentation (default: from the clock)')
     output.add_argument('--resume', nargs='?', const='', metavar='RUN',
                         help='go on from the newest checkpoint of the run in this folder, or of '
                              'the newest run of this configuration; options that are given again '
