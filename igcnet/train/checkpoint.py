@@ -127,9 +127,7 @@ def save(folder: PathLike, net, trainer, state: State) -> Path:
         try:
             shutil.rmtree(str(temporary), ignore_errors=True)
             temporary.mkdir(parents=True)
-            write_ndarrays(temporary / WEIGHTS, {
-                name: parameter_value(parameter)
-                for name, parameter in net._collect_params_with_prefix().items()})
+            write_ndarrays(temporary / WEIGHTS, weights_of(net))
             write_ndarrays(temporary / ARRAYS, _arrays(net, trainer, state))
             (temporary / HISTORY).write_bytes(state.history)
             sync_file(temporary / HISTORY)
@@ -142,6 +140,12 @@ def save(folder: PathLike, net, trainer, state: State) -> Path:
         finally:
             shutil.rmtree(str(temporary), ignore_errors=True)
     return final
+
+
+def weights_of(net) -> Dict[str, np.ndarray]:
+    """The parameters under the names that ``net.load_parameters`` reads."""
+    return {name: parameter_value(parameter)
+            for name, parameter in net._collect_params_with_prefix().items()}
 
 
 def check_finite(net) -> None:

@@ -113,6 +113,21 @@ def read_metrics(folder: PathLike) -> List[Dict[str, Any]]:
         raise CheckpointError('%s: cannot read the metrics (%s)' % (path, problem)) from None
 
 
+def epoch_figures(row: Dict[str, Any], averaged: bool) -> Dict[str, Any]:
+    """The figures of a network after an epoch, from that epoch's object of the metrics.
+
+    Parameters
+    ----------
+    averaged : bool
+        Whether the network has the averaged weights; their figures have the same names.
+    """
+    figures = {key: value for key, value in row.items() if key in ('epoch', 'update')}
+    start = 'val_ema_' if averaged else 'val_'
+    figures.update(('val_' + key[len(start):], value) for key, value in row.items()
+                   if key.startswith(start))
+    return figures
+
+
 def plot_curves(folder: PathLike, title: str) -> Optional[Path]:
     """Draw loss, top-1 error and learning rate over the epochs into ``curves.png``.
 
