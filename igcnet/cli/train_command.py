@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, Tuple
 
 from igcnet.cli.network_options import option
 
+DECIDED_ABOVE = ('network', 'recipe', 'network_settings', 'dataset')
 # Where things lie on one machine, and what is logged and kept: nothing that decides the network.
-LEFT_OUT = ('network', 'recipe', 'network_settings', 'data_dir', 'log_dir', 'exp_name',
-            'model_prefix', 'log_iters', 'checkpoint_epochs', 'checkpoint_steps',
-            'checkpoint_seconds', 'keep')
+LEFT_OUT = ('data_dir', 'log_dir', 'exp_name', 'model_prefix', 'log_iters', 'checkpoint_epochs',
+            'checkpoint_steps', 'checkpoint_seconds', 'keep')
 # Values of the recipe that have an option of their own; all others go to --set.
 RECIPE_OPTIONS = ('num_epochs', 'batch_size', 'lr', 'lr_factor', 'lr_steps', 'lr_epoch_step',
                   'aug_type', 'augmentation')
@@ -30,7 +30,6 @@ def train_command(settings) -> str:
     ----------
     settings : igcnet.train.settings.RunSettings
     """
-    from igcnet.train.run_data import with_augmentation
     from igcnet.train.settings import RunSettings
 
     words = ['igcnet', 'train', '--network', settings.network]
@@ -38,18 +37,42 @@ def train_command(settings) -> str:
         if name != 'classes' or value != _known_classes(settings.dataset):
             words += [option(name), _word(value)]
     words += ['--dataset', settings.dataset]
-    recipe = _named_recipe(settings.recipe)
-    words += ['--recipe', recipe.name]
-    base = with_augmentation(RunSettings(settings.network, recipe, dataset=settings.dataset))
-    words += _recipe_words(settings.recipe, base.recipe)
+    recipe, changes = recipe_changes(settings)
+    words += ['--recipe', recipe]
+    for key in RECIPE_OPTIONS:
+        words += [option(key), changes.pop(key)] if key in changes else []
+    words += ['--set', *('%s=%s' % item for item in changes.items())] if changes else []
+    base = RunSettings(settings.network, settings.recipe)
     for known in fields(settings):
         value = getattr(settings, known.name)
-        if known.name in LEFT_OUT or value == getattr(base, known.name):
+        if known.name in DECIDED_ABOVE + LEFT_OUT or value == getattr(base, known.name):
             continue
         if known.name in FILES and value is not True:
             value = Path(value).name
         words += [option(known.name)] if value is True else [option(known.name), _word(value)]
     return ' '.join(map(shlex.quote, words))
+
+
+def recipe_changes(settings) -> Tuple[str, Dict[str, str]]:
+    """The recipe of the package that a run was begun with, or that is nearest to the run's own,
+    and the values that differ from it, as ``--set`` takes them."""
+    from igcnet.train.run_data import with_augmentation
+
+    named = _named_recipe(settings.recipe)
+    base = with_augmentation(replace(settings, recipe=named)).recipe
+    changes: Dict[str, str] = {}
+    for known in fields(named):
+        name, value = known.name, getattr(settings.recipe, known.name)
+        default = getattr(base, name)
+        if name == 'name' or value == default or value in (None, ()):
+            continue  # what is empty gives way to another key, such as lr_steps to lr_epoch_step
+        if isinstance(value, dict):
+            changes.update(('%s.%s' % (name, key), _word(entry))
+                           for key, entry in _without_folder(value).items()
+                           if key not in default or default[key] != entry)
+        else:
+            changes[name] = _word(value)
+    return named.name, changes
 
 
 def _known_classes(dataset: str) -> Any:
@@ -67,25 +90,6 @@ def _named_recipe(recipe):
         getattr(recipe, known.name) != getattr(other, known.name) for known in fields(recipe)))
 
 
-def _recipe_words(recipe, base) -> List[str]:
-    """Options for the values in which `recipe` differs from `base`."""
-    options: List[str] = []
-    pairs: List[str] = []
-    for known in fields(recipe):
-        name, value, default = known.name, getattr(recipe, known.name), getattr(base, known.name)
-        if name == 'name' or value == default or value in (None, ()):
-            continue  # what is empty gives way to another key, such as lr_steps to lr_epoch_step
-        if isinstance(value, dict):
-            pairs += ['%s.%s=%s' % (name, key, _word(entry))
-                      for key, entry in _without_folder(value).items()
-                      if key not in default or default[key] != entry]
-        elif name in RECIPE_OPTIONS:
-            options += [option(name), _word(value)]
-        else:
-            pairs.append('%s=%s' % (name, _word(value)))
-    return options + (['--set', *pairs] if pairs else [])
-
-
 def _without_folder(table: Dict[str, Any]) -> Dict[str, Any]:
     if TEACHER_FILE not in table:
         return table
@@ -98,4 +102,4 @@ def _word(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, (list, tuple)):
         return ','.join(map(_word, value))
-    return str(value)
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)

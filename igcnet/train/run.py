@@ -41,7 +41,7 @@ from igcnet.train.run_folder import (
     locked,
     new_run_folder,
 )
-from igcnet.train.runlog import RunLog, epoch_figures, plot_curves, read_metrics
+from igcnet.train.runlog import RunLog, epoch_figures, plot_curves, read_epochs
 from igcnet.train.settings import RunSettings, settings_from_text
 from igcnet.train.synchronised import Synchronised
 from igcnet.train.tuning import fastest_lowering
@@ -284,8 +284,7 @@ def check_batch(recipe: Recipe, devices: int, workers: Alone) -> None:
 
 def _export(net, settings: RunSettings, folder: Path, preprocessing, classes) -> None:
     """Export the network with its figures after the last epoch."""
-    epochs = [m for m in read_metrics(folder) if m['event'] == 'epoch']
-    figures = epoch_figures((epochs or [{}])[-1], bool(settings.recipe.ema_decay))
+    figures = epoch_figures((read_epochs(folder) or [{}])[-1], bool(settings.recipe.ema_decay))
     export(net, folder / settings.run_name, preprocessing, settings.network,
            dict(settings.network_settings), classes, figures)
 
