@@ -12,13 +12,15 @@ the log lines, with the threads of the run, on a machine that may have been busy
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path[:1] = [str(REPO), str(REPO / 'docs' / 'figures')]
+
+from igcnet.cli.common import positive_int
+from igcnet.cli.common import run as run_command
 
 COLUMNS = ('network', 'parameters', 'multiply-adds', 'epochs', 'recipe', 'seed', 'top-1, last',
            'top-1, best (epoch)', 'training images/s', 'stock ms', 'optimised ms', 'ratio')
@@ -43,17 +45,18 @@ class Latency(NamedTuple):
     form: str
 
 
-def main():
+def main(argv: Optional[List[str]] = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('runs', nargs='+', type=Path, metavar='RUN')
     parser.add_argument('--output', metavar='FILE.md', help='write the table (default: print it)')
     parser.add_argument('--figure', metavar='FILE.png', type=Path,
                         help='draw the curves (default: docs/figures/cifar10-runs.png)')
-    parser.add_argument('--threads', type=int, default=1, help='of the latency (default: 1)')
-    parser.add_argument('--rounds', type=int, default=9,
+    parser.add_argument('--threads', type=positive_int, default=1,
+                        help='of the latency (default: 1)')
+    parser.add_argument('--rounds', type=positive_int, default=9,
                         help='turns of each form; their median counts (default: 9)')
     parser.add_argument('--no-latency', action='store_true', help='measure nothing')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     from igcnet._backend import set_threads
     set_threads(args.threads)
     import cifar10_runs
@@ -69,6 +72,7 @@ def main():
         print(text, end='')
     print('wrote %s' % cifar10_runs.draw([run.folder for run in runs],
                                          args.figure or cifar10_runs.PICTURE), file=sys.stderr)
+    return 0
 
 
 def run_folders(given: Path) -> List[Path]:
@@ -173,6 +177,4 @@ def row(run: Run, latency: Optional[Latency]) -> List[str]:
 
 
 if __name__ == '__main__':
-    os.environ.setdefault('OMP_NUM_THREADS', '1')
-    from igcnet.cli.common import run as run_command
-    sys.exit(run_command(lambda argv: main()))
+    sys.exit(run_command(main))

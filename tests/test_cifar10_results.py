@@ -125,10 +125,8 @@ def test_the_picture(runs, tmp_path):
     assert path.read_bytes().startswith(b'\x89PNG')
 
 
-def test_the_command(runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, 'argv', [
-        'cifar10_results.py', str(runs[1]), '--no-latency', '--figure', str(tmp_path / 'p.png'),
-        '--output', str(tmp_path / 'table.md')])
-    cifar10_results.main()
+def test_the_command(runs, tmp_path, capsys):
+    assert cifar10_results.main([str(runs[1]), '--no-latency', '--figure', str(tmp_path / 'p.png'),
+                                 '--output', str(tmp_path / 'table.md')]) == 0
     assert (tmp_path / 'p.png').is_file() and not capsys.readouterr().out
     assert (tmp_path / 'table.md').read_text().startswith('| network |')

@@ -200,7 +200,7 @@ def read_settings(folder: PathLike) -> RunSettings:
     try:
         text = path.read_text(encoding='utf-8')
     except OSError as problem:
-        raise CheckpointError('%s: there is no run to resume (%s: %s)'
+        raise CheckpointError('%s: not the folder of a run (%s: %s)'
                               % (folder, CONFIG, problem.strerror)) from None
     except ValueError as problem:
         raise CheckpointError('%s: not the configuration of a run (%s)' % (path, problem)) from None
