@@ -112,8 +112,8 @@ def read_release(params: PathLike) -> Optional[Release]:
         The manifest is damaged.
     """
     params = Path(params)
-    where = manifest_path(params)
-    if params.suffix != PARAMS or not where.is_file():
+    where = manifest_path(params) if params.suffix == PARAMS else None
+    if where is None or not where.is_file():
         return None
     manifest = checked_manifest(where, [])
     training, figures = manifest.get('training'), manifest.get('figures')
