@@ -41,7 +41,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['igcnet', 'igcnet.*']),
-    package_data={'igcnet': ['train/recipes/*.yaml', 'native/src/*']},
+    package_data={'igcnet': ['train/recipes/*.yaml', 'native/src/*', 'weights/*']},
     ext_modules=[Extension('igcnet.native.%s' % native.STEM, [], optional=True)],
     cmdclass={'build_ext': BuildNative},
     python_requires='>=3.8,<3.12',

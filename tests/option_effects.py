@@ -34,6 +34,13 @@ class Elsewhere(NamedTuple):
     test: str
 
 
+class SameAs(NamedTuple):
+    """The option is that of `command`, and both give it to `function`."""
+
+    command: str
+    function: str
+
+
 PARTITIONS = '--primary-partition 2 --secondary-partition 2'
 IGC = '--depth 8 ' + PARTITIONS
 NETWORK = '--network resnet_igc --classes 3 ' + IGC
@@ -67,6 +74,7 @@ USUAL = {
     'torch_to_mxnet': DYNAMIC + ' --input {w}/dynamic.pt --output x',
     'mxnet_to_torch': DYNAMIC + ' --input {w}/dynamic.params --output x.pt',
     'compare_originals': '{w}/originals',
+    'release': '{w}/run --output x',
     'list': 'plain*',
     'profile': 'plain_igc --depth 5 ' + PARTITIONS,
     'im2rec_pack verify': '{w}/test.rec',
@@ -84,6 +92,7 @@ def trained(seen, other, symbol, network):
         '--params': Changes('--params {w}/%s.params' % other, seen),
         '--symbol': symbol,
         '--dataset': Changes('--dataset svhn', seen),
+        '--pretrained': SameAs('evaluate', 'load_source'),
     }
 
 
@@ -238,6 +247,7 @@ EFFECTS = {
     'evaluate': {
         **trained('f.json', 'net2', GRAPH, ANOTHER), **DEVICES,
         **calibrating('f.json', EVALUATED + CALIBRATE),
+        '--pretrained': Elsewhere('test_release.py::test_evaluate_gives_the_recorded_figures'),
         '--data': Changes('--data {w}/other.rec', 'f.json'),
         '--labels': Elsewhere('test_cli_evaluate_predict.py::'
                               'test_flat_folder_with_a_label_file'),
@@ -248,6 +258,7 @@ EFFECTS = {
     },
     'predict': {
         **trained('y.npz', 'net2', GRAPH, ANOTHER), **DEVICES,
+        '--pretrained': Elsewhere('test_release.py::test_predict_a_photograph_out_of_the_box'),
         '--top': Elsewhere('test_cli_evaluate_predict.py::'
                            'test_predict_images_and_folders_as_a_table'),
         '--output': Changes('--output other.npz', 'names'),
@@ -255,6 +266,7 @@ EFFECTS = {
     'export': {
         **trained('x-manifest.json', 'net2',
                   Elsewhere('test_cli_export.py::test_the_files_compute_the_same'), ANOTHER),
+        '--pretrained': Elsewhere('test_release.py::test_export_of_released_weights'),
         '--output': Changes('--output other', 'names'),
         '--format': Elsewhere('test_cli_export.py::test_the_files_compute_the_same'),
         '--input-size': Elsewhere('test_cli_export.py::'
@@ -331,6 +343,10 @@ EFFECTS = {
         '--tolerance': Changes('--tolerance 10', 'code'),
         '--keep': Changes('--keep kept', 'names', '--tolerance 10'),
     },
+    'release': {
+        '--output': Elsewhere('test_release.py::test_averaged_weights_and_an_earlier_epoch'),
+        '--epoch': Elsewhere('test_release.py::test_averaged_weights_and_an_earlier_epoch'),
+    },
     'list': {
         '--json': Changes('--json'),
         '--markdown': Changes('--markdown'),
@@ -357,53 +373,4 @@ EFFECTS = {
         '--seed': Elsewhere('test_record_commands.py::test_split'),
     },
     'im2rec_pack extract': {'--first': Changes('--first 2', 'names')},
-}
-
-# Network, value and the settings beside it with which the setting makes another network.
-SETTINGS = {
-    'depth': ('resnet_igc', '14', IGC),
-    'primary_partition': ('resnet_igc', '4', IGC),
-    'secondary_partition': ('resnet_igc', '4', IGC),
-    'classes': ('resnet_igc', '7', IGC),
-    'doubling': ('resnet_igc_imgnet_d18', 'secondary', PARTITIONS),
-    'unit_name': ('resnet_igc_imgnet_d18', 'conv', PARTITIONS),
-    'width': ('mobilenetv2', '0.5', ''),
-    'downsampling': ('mobilenetv2', '16', ''),
-    'dropout': ('igcv3', '0.1', ''),
-    'channel_rule': ('mobilenetv2', 'nearest-even', '--width 0.7'),
-    'deep': ('igcv3', 'false', ''),
-    'expand_act': ('igcv3', 'false', ''),
-    'output_shuffle': ('igcv3', 'false', ''),
-    'script': ('igcv3_mxnet', 'igcv3_wider', ''),
-    'first_expansion': ('mobilenetv2', 'false', ''),
-    'channels': ('igcv2', '64', ''),
-    'layers': ('igcv2', '2', '--channels 64'),
-    'branch_sizes': ('igcv2', '4,8', '--channels 64 --complementary loose --branch-sizes 8,8'),
-    'complementary': Changes('--complementary loose', 'code',
-                             instead='igcv2 --channels 64 --branch-sizes 4,8'),
-    'block_channels': ('menet', '108,216,432', ''),
-    'block_layers': ('menet', '1,1,1', ''),
-    'init_c': ('menet', '12', ''),
-    'side_channels': ('menet', '8,8,8', ''),
-    'groups': ('menet', '4', '--block-channels 48,96,192 --block-layers 1,1,1'),
-    'init_mul': ('shufflenet', '0.5', ''),
-    'width_mul': ('mobilenet', '0.5', ''),
-    'init_mode': ('menet', 'fan_in', '--block-layers 1,1,1'),
-    'width_mult_range': ('wideresnet28_10_us', '0.25,1.0', SLIMMABLE),
-    'width_mult_list': ('wideresnet28_10_us', '0.5,0.75,1.0', SLIMMABLE),
-    'divisor': ('wideresnet28_10_us', '4', SLIMMABLE),
-    'image_size': Changes('--image-size 64', instead='mobilenet_v1_us'),
-    'cifar10_rows': ('mobilenet_v2_us', 'true', ''),
-    'widen_factor': ('wideresnet28_10_us', '2', SLIMMABLE),
-    'stages': ('dydensenet', '1-2-1', DYNAMIC),
-    'growth': ('dydensenet', '8-8-8', DYNAMIC),
-    'bottleneck': ('dydensenet', '2', DYNAMIC),
-    'heads': ('dydensenet', '4', DYNAMIC),
-    'group_1x1': ('densenet', '4', '--stages 1-1-1'),
-    'group_3x3': ('densenet', '2', '--stages 1-1-1'),
-    'gate_factor': ('dydensenet', '0.5', DYNAMIC),
-    'selection': ('dydensenet', 'static', DYNAMIC),
-    'squeeze_rate': ('dydensenet', '8', DYNAMIC),
-    'form': ('dydensenet', 'imagenet', DYNAMIC),
-    'dropoutrate': ('wideresnet28_10_us', '0.3', SLIMMABLE),
 }

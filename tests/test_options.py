@@ -8,14 +8,16 @@ import argparse
 import ast
 import functools
 import importlib
+import inspect
 import re
 from pathlib import Path
 
 import mxnet as mx
 import pytest
 from command_calls import Seen
-from option_effects import EFFECTS, SETTINGS, USUAL, Changes, Elsewhere, Refused
+from option_effects import EFFECTS, USUAL, Changes, Elsewhere, Refused, SameAs
 from option_world import make_world
+from setting_effects import SETTINGS
 
 from igcnet.cli import main as console
 from igcnet.cli import record_commands
@@ -131,12 +133,27 @@ def prove_elsewhere(call, command, name, proof):
     assert 'assert' in source
 
 
-PROVE = {Changes: prove_change, Refused: prove_refusal, Elsewhere: prove_elsewhere}
+def prove_sameness(call, command, name, proof):
+    mine, theirs = ({key: value for key, value in vars(action_of(PARSERS[each], name)).items()
+                     if key != 'container'} for each in (command, proof.command))
+    assert mine == theirs
+    for each in (command, proof.command):
+        module = importlib.import_module('igcnet.cli.' + each.split()[0])
+        assert proof.function + '(' in inspect.getsource(module)
+
+
+PROVE = {Changes: prove_change, Refused: prove_refusal, SameAs: prove_sameness,
+         Elsewhere: prove_elsewhere}
+
+
+def action_of(parser, name):
+    action, = (action for action in parser._actions if name in action.option_strings)
+    return action
 
 
 def spellings_of(parser, name):
     """How a test may name an option: each of its names as a word, or a keyword argument."""
-    action, = (action for action in parser._actions if name in action.option_strings)
+    action = action_of(parser, name)
     return ["'%s'" % word for word in action.option_strings] + [action.dest + '=']
 
 

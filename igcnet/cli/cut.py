@@ -55,7 +55,8 @@ def _main(argv: Optional[List[str]]) -> int:
     resolution = args.resolution or found.preprocessing.input_size
     figures = {'width': net.width, 'resolution': resolution}
     if args.table:
-        figures.update(_use_table(args.table, args.params, net, resolution))
+        figures.update(_use_table(args.table, args.params or found.description, net,
+                                  resolution))
     part = net.cut()
     # The whole network of this width has the same shapes.
     settings = {**found.settings, 'width_mult_range': [net.width] * 2,

@@ -128,8 +128,8 @@ def _prepare_width(args, found) -> None:
     elif isinstance(net, SlimmableNetwork) and not net.has_statistics():
         raise UsageError('--width %g: %s has BN statistics for the widths %s only; --calibrate '
                          'RECORDS computes them from training images'
-                         % (net.width, args.params, ', '.join('%g' % w
-                                                              for w in net.listed_widths)))
+                         % (net.width, found.description,
+                            ', '.join('%g' % w for w in net.listed_widths)))
 
 
 def check_batch_labels(reader: Any, batch: Any, classes: int) -> None:

@@ -94,8 +94,10 @@ def build_parser() -> Parser:
     weights.add_argument('--load-model', metavar='FILE',
                          help='all weights: a .params file in any layout, or a checkpoint of the '
                               'PyTorch original')
-    weights.add_argument('--pretrained', metavar='FILE',
-                         help='the same for fine-tuning: all but the classifier, which is new')
+    weights.add_argument('--pretrained', nargs='?', const=True, metavar='FILE',
+                         help='the same for fine-tuning: all but the classifier, which is new; '
+                              'without a FILE the released weights of the network '
+                              '(docs/pretrained.md), which also decide its other settings')
     weights.add_argument('--freeze', type=words, metavar='PATTERN,...',
                          help="parameters that stay as they are: 'g0_*,g1_*'; BN of which scale "
                               'and shift are frozen keeps its running statistics as well')
@@ -200,6 +202,7 @@ def _main(argv: Optional[List[str]]) -> int:
     with while_importing():
         from igcnet.train import run as training
         from igcnet.train.distributed import connect
+        from igcnet.train.pretrained import with_released
         from igcnet.train.run_data import test_io as read_only
         from igcnet.train.run_data import with_augmentation
         from igcnet.train.run_folder import newest_run_folder
@@ -211,7 +214,7 @@ def _main(argv: Optional[List[str]]) -> int:
         pass  # worker 0 has the run's folder, and tells what is to be done
     elif resume or ((resume == '' or epoch is not None) and not from_original):
         folder = Path(resume) if resume else newest_run_folder(
-            with_augmentation(_settings(given)))
+            with_released(with_augmentation(_settings(given))))
         settings = _changed(read_settings(folder), given)
     else:
         settings = _settings(given)

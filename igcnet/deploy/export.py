@@ -87,14 +87,25 @@ def read_manifest(symbol: PathLike, params: Optional[PathLike] = None) -> Option
     path = symbol.with_name(symbol.name[:-len('-symbol.json')] + '-manifest.json')
     if not path.is_file():
         return None
+    return checked_manifest(path, [symbol] + ([Path(params)] if params else []))
+
+
+def checked_manifest(path: Path, files: Sequence[Path]) -> Dict[str, Any]:
+    """The manifest at `path`; those of `files` that it names must have its checksums.
+
+    Raises
+    ------
+    CheckpointError
+        The manifest is damaged, or a file has another checksum.
+    """
     manifest = read_json(path, 'manifest', CheckpointError)
     if not isinstance(manifest, dict) or not isinstance(manifest.get('sha256'), dict):
-        raise CheckpointError('%s: not the manifest of an exported network' % path)
-    for file in (symbol, Path(params) if params else None):
-        expected = manifest['sha256'].get(file.name) if file else None
+        raise CheckpointError('%s: not the manifest of a network' % path)
+    for file in files:
+        expected = manifest['sha256'].get(file.name)
         if expected is not None and sha256(file, CheckpointError) != expected:
             raise CheckpointError('%s: its checksum is not the one in %s; the file was changed '
-                                  'or belongs to another export' % (file, path.name))
+                                  'or belongs to another manifest' % (file, path.name))
     return manifest
 
 

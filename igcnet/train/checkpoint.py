@@ -137,9 +137,7 @@ def save(folder: PathLike, net: gluon.HybridBlock, trainer: gluon.Trainer,
         try:
             shutil.rmtree(str(temporary), ignore_errors=True)
             temporary.mkdir(parents=True)
-            write_ndarrays(temporary / WEIGHTS, {
-                name: parameter_value(parameter)
-                for name, parameter in net._collect_params_with_prefix().items()})
+            write_ndarrays(temporary / WEIGHTS, weights_of(net))
             write_ndarrays(temporary / ARRAYS, _arrays(net, trainer, state))
             (temporary / HISTORY).write_bytes(state.history)
             sync_file(temporary / HISTORY)
@@ -152,6 +150,12 @@ def save(folder: PathLike, net: gluon.HybridBlock, trainer: gluon.Trainer,
         finally:
             shutil.rmtree(str(temporary), ignore_errors=True)
     return final
+
+
+def weights_of(net: gluon.HybridBlock) -> Dict[str, np.ndarray]:
+    """The parameters under the names that ``net.load_parameters`` reads."""
+    return {name: parameter_value(parameter)
+            for name, parameter in net._collect_params_with_prefix().items()}
 
 
 def check_finite(net: gluon.HybridBlock) -> None:
