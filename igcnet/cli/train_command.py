@@ -53,7 +53,7 @@ def train_command(settings: Any) -> str:
     return ' '.join(map(shlex.quote, words))
 
 
-def recipe_changes(settings) -> Tuple[str, Dict[str, str]]:
+def recipe_changes(settings: Any) -> Tuple[str, Dict[str, str]]:
     """The recipe of the package that a run was begun with, or that is nearest to the run's own,
     and the values that differ from it, as ``--set`` takes them."""
     from igcnet.train.run_data import with_augmentation
