@@ -23,13 +23,24 @@ VERSION = re.search(r"^__version__ = '(.+)'$",
 
 
 class BuildNative(build_ext):
-    """Builds the operator library where that is possible; an installation never fails for it."""
+    """Builds the operator library; an installation never fails for it."""
 
     def build_extension(self, ext):
         try:
             native.build(Path(self.get_ext_fullpath(ext.name)))
         except IgcnetError as problem:
             self.warn('%s (later: %s)' % (problem, native.HOW_TO_BUILD))
+
+
+def operator_library():
+    """The operator library, or nothing where it cannot be built: that wheel is for any machine."""
+    try:
+        native.find_compiler()
+        native.mxnet_folder()
+    except IgcnetError as problem:
+        print('no operator library: %s (later: %s)' % (problem, native.HOW_TO_BUILD))
+        return []
+    return [Extension('igcnet.native.%s' % native.STEM, [], optional=True)]
 
 
 setup(
@@ -42,7 +53,7 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['igcnet', 'igcnet.*']),
     package_data={'igcnet': ['train/recipes/*.yaml', 'native/src/*']},
-    ext_modules=[Extension('igcnet.native.%s' % native.STEM, [], optional=True)],
+    ext_modules=operator_library(),
     cmdclass={'build_ext': BuildNative},
     python_requires='>=3.8,<3.12',
     install_requires=[
@@ -73,8 +84,8 @@ setup(
         'torch': ['torch>=2.4'],
         'onnx': ['onnx>=1.16,<1.19', 'onnxruntime>=1.17'],
         'tensorboard': ['tensorboardX>=2.6'],
-        'dev': ['pytest>=7', 'pytest-xdist>=3', 'ruff>=0.4', 'scikit-learn>=1.3,<1.8',
-                'tensorboardX>=2.6'],
+        'dev': ['build>=1', 'pytest>=7', 'pytest-xdist>=3', 'ruff>=0.4',
+                'scikit-learn>=1.3,<1.8', 'setuptools>=70.1', 'tensorboardX>=2.6'],
     },
     entry_points={'console_scripts': ['igcnet=igcnet.cli.main:main']},
     classifiers=[
