@@ -59,12 +59,12 @@ setup(
     install_requires=[
         'numpy>=1.23.5,<1.24',  # MXNet 1.9.1 uses np.bool, which 1.24 removed
         'gluoncv==0.10.5.post0',
-        'opencv-python>=4.11,<4.12',  # earlier ones decode to BGR only; later ones need numpy 2
-        'matplotlib',
-        'pillow',
-        'pyyaml',
-        'scipy',
-        'tqdm',
+        'opencv-python>=4.11.0.86,<4.12',  # earlier ones decode to BGR only; later ones need numpy 2
+        'matplotlib>=3.6',
+        'pillow>=9.3',
+        'pyyaml>=6.0',
+        'scipy>=1.9.2',
+        'tqdm>=4.64',
     ],
     extras_require={
         'cpu': ['mxnet==1.9.1'],
@@ -81,10 +81,10 @@ setup(
             'nvidia-nccl-cu11>=2.13,<3',
             'nvidia-nvtx-cu11>=11.7,<12',
         ],
-        'torch': ['torch>=2.4'],
-        'onnx': ['onnx>=1.16,<1.19', 'onnxruntime>=1.17'],
+        'torch': ['torch>=2.13'],
+        'onnx': ['onnx>=1.16,<1.19', 'onnxruntime>=1.18.1'],
         'tensorboard': ['tensorboardX>=2.6'],
-        'dev': ['build>=1', 'pytest>=7', 'pytest-xdist>=3', 'ruff>=0.4',
+        'dev': ['build>=1', 'pytest>=7', 'pytest-xdist>=3.0.2', 'ruff>=0.9',
                 'scikit-learn>=1.3,<1.8', 'setuptools>=70.1', 'tensorboardX>=2.6'],
     },
     entry_points={'console_scripts': ['igcnet=igcnet.cli.main:main']},

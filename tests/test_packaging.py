@@ -71,6 +71,23 @@ def test_what_the_wheel_says(distributions):
     assert any(name.endswith('/LICENSE') for name in wheel.namelist())
 
 
+def test_lower_ends_of_all_ranges_are_tried(distributions):
+    """`make check-lowest` installs what .ci/lowest.txt says, so that must be what we promise."""
+    requirements = pytest.importorskip('packaging.requirements')
+    _, _, wheel = distributions
+    metadata = wheel.read('igcnet-%s.dist-info/METADATA' % igcnet.__version__).decode('utf-8')
+    tried = dict(re.findall(r'^(\S+)==(\S+)$', (REPO / '.ci' / 'lowest.txt').read_text(), re.M))
+    promised = {}
+    for line in re.findall(r'^Requires-Dist: (.*)$', metadata, re.M):
+        requirement = requirements.Requirement(line)
+        low, = (part.version for part in requirement.specifier if part.operator in ('>=', '=='))
+        promised[requirement.name] = low
+    # The builds for GPUs cannot be run here, and PyTorch's has one version that was tried.
+    expected = {name: low for name, low in promised.items()
+                if not name.startswith(('nvidia-', 'mxnet')) and name != 'torch'}
+    assert tried == expected
+
+
 def test_citation_names_the_version_and_the_five_papers():
     citation = yaml.safe_load((REPO / 'CITATION.cff').read_text(encoding='utf-8'))
     assert citation['version'] == igcnet.__version__
