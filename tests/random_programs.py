@@ -19,7 +19,7 @@ from igcnet.deploy.program import (
 
 
 class Drawing:
-    """Steps over planes; `free` and `full` are the slots of the present size."""
+    """Steps over planes; `full` are the slots of the present size that hold something."""
 
     def __init__(self, seed, height, width, gaps, strides, slots=24, channels=3):
         self.random = np.random.RandomState(seed)
@@ -32,6 +32,7 @@ class Drawing:
             self.phases(number, stride)
             for _ in range(3):
                 self.convolution()
+            self.windows()
             if self.random.rand() < 0.5:
                 self.largest()
             self.in_place()
@@ -64,16 +65,34 @@ class Drawing:
         groups = []
         while len(free):
             outs, free = np.split(free, [min(len(free), self.random.randint(1, 10))])
-            groups.append(self.group(outs, self.random.randint(1, 20)))
+            groups.append(self.group(outs, self.sources(self.random.randint(1, 20))))
         sigmoid = self.random.rand() < 0.3
         self.steps.append(Convolution(len(self.sizes) - 1, groups, SIGMOID if sigmoid else CLAMP,
                                       *self.bounds()))
         self.full = [int(out) for group in groups for out in group.outs]
 
     def group(self, outs, sources):
-        return Group(self.ints(self.sources(sources)), self.floats(len(outs), sources),
+        """Weights so small that numbers keep their size."""
+        scale = 1 / np.sqrt(len(sources))
+        return Group(self.ints(sources), self.floats(len(outs), len(sources), scale=scale),
                      self.floats(len(outs)), self.ints(outs), self.some(len(outs)),
                      self.some(len(outs)))
+
+    def windows(self):
+        """Groups of one to three outputs read windows of one to three planes, taps in any order."""
+        gap = self.sizes[-1].gap
+        free = [slot for slot in range(self.slots) if slot not in self.full]
+        groups = []
+        while len(free):
+            outs, free = np.split(free, [min(len(free), self.random.randint(1, 4))])
+            rows, columns = self.random.randint(0, gap + 1, 2)
+            slots = self.random.choice(self.full, min(len(outs), len(self.full)), replace=False)
+            taps = [(slot, y, x) for slot in slots for y in range(-rows, rows + 1)
+                    for x in range(-columns, columns + 1)]
+            self.random.shuffle(taps)
+            groups.append(self.group(outs, taps))
+        self.steps.append(Convolution(len(self.sizes) - 1, groups, CLAMP, *self.bounds()))
+        self.full = [int(out) for group in groups for out in group.outs]
 
     def in_place(self, low=-np.inf):
         """Every full plane becomes a sum of up to four, where it is."""
@@ -82,8 +101,9 @@ class Drawing:
             some, slots = np.split(slots, [min(len(slots), self.random.randint(1, 5))])
             itself = self.random.rand(2, len(some)) < 0.3
             groups.append(Group(
-                self.ints([(slot, 0, 0) for slot in some]), self.floats(len(some), len(some)) / 4,
-                self.floats(len(some)), self.ints(some),
+                self.ints([(slot, 0, 0) for slot in some]),
+                self.floats(len(some), len(some), scale=0.25), self.floats(len(some)),
+                self.ints(some),
                 *(self.ints(np.where(own, some, NOTHING)) for own in itself)))
         self.steps.append(Convolution(len(self.sizes) - 1, groups, CLAMP, low, 2.0))
 
@@ -112,8 +132,8 @@ class Drawing:
     def bounds(self):
         return [(-np.inf, np.inf), (-2.0, 2.0), (0.0, 6.0)][self.random.randint(3)]
 
-    def floats(self, *shape):
-        return self.random.normal(size=shape).astype(np.float32)
+    def floats(self, *shape, scale=1.0):
+        return self.random.normal(scale=scale, size=shape).astype(np.float32)
 
     @staticmethod
     def ints(values):

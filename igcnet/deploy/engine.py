@@ -14,7 +14,7 @@ from igcnet.errors import IgcnetError, UsageError
 from igcnet.native.library import load_engine
 
 NO_SIZE = -1  # where a step reads the image
-MOST_THREADS = 1024
+MOST_THREADS = 64
 
 
 class _Group(ctypes.Structure):

@@ -174,7 +174,9 @@ def optimize(net: HybridBlock, target: str = 'mxnet', input_size: Optional[int] 
 
 
 def require_same(before: np.ndarray, after: np.ndarray, what: str) -> float:
-    """The largest difference of two sets of logits, as a part of the largest logit.
+    """The largest difference of the logits `before` and `after`, as a part of the largest logit.
+
+    `what` is compared, for the message.
 
     Raises
     ------

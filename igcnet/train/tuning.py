@@ -54,7 +54,16 @@ def fastest_lowering(network: str, settings: Mapping[str, Any], batch: int, size
 
 def measure(network: str, settings: Mapping[str, Any], batch: int, size: int,
             context: mx.Context, lowerings: Optional[Sequence[str]] = None) -> Dict[str, float]:
-    """Median seconds of a training step for each lowering, without the optimiser."""
+    """Median seconds of a training step for each of `lowerings` (all by default), without the
+    optimiser.
+
+    Parameters
+    ----------
+    settings : mapping
+        Overrides for `igcnet.get_model`.
+    batch, size : int
+        Images in a step; their height and width.
+    """
     steps = {}
     for lowering in lowerings or LOWERINGS:
         net = get_model(network, **settings)

@@ -36,6 +36,7 @@ class Engine {
  public:
   Engine(int threads, int channels, int height, int width, int classes)
       : network(chosen(), channels, height, width, classes), threads_(threads) {}
+  ~Engine() { stop_threads(); }
 
   void run(int images, const float* pixels, float* logits);
   void timed(bool wanted) {
@@ -47,8 +48,8 @@ class Engine {
 
  private:
   friend class Batch;
-  float* planes(int thread);
   void prepare(int images);
+  void stop_threads();
 
   const int threads_;
   std::mutex one_at_a_time_;
@@ -79,62 +80,83 @@ class Clock {
 
 int padded(int count) { return (count + kDenseBlock - 1) / kDenseBlock * kDenseBlock; }
 
+// Nothing but what a thread has taken a part of may be touched: the others may be late, and the
+// engine at the next batch.
 class Batch : public Job {
  public:
   Batch(Engine* engine, int images, const float* pixels)
-      : engine_(engine), network_(engine->network), images_(images), pixels_(pixels) {}
+      : engine_(engine), network_(engine->network), images_(images), pixels_(pixels),
+        alone_(images / engine->threads_ * engine->threads_),
+        shared_((images - alone_) * network_.steps().size() + network_.dense().size()) {}
 
   // Each thread computes whole images as long as there is one for every thread; the rest they
   // compute together, and the dense layers of all images.
   void work(int thread) override {
-    const int threads = engine_->threads_;
-    const Part part = {thread, threads};
-    const int alone = images_ / threads * threads;
     Clock clock(&engine_->times_, thread);
-    for (int image; (image = next_.fetch_add(1)) < alone;) {
+    for (int image; (image = next_.fetch_add(1)) < alone_;) {
       const Place place = place_of(image, thread);
       for (size_t i = 0; i < network_.steps().size(); ++i) {
         network_.steps()[i]->run(network_.kernels, place, {0, 1});
         clock.step(i);
       }
+      computed_.fetch_add(1, std::memory_order_release);
     }
-    Barrier& barrier = engine_->pool_->barrier();
-    barrier.wait();
-    for (int image = alone; image < images_; ++image) {
-      const Place place = place_of(image, 0);
+    for (Patience patience; computed_.load(std::memory_order_acquire) < alone_;) patience.once();
+    Parts* parts = shared_.data();
+    for (int image = alone_; image < images_; ++image)
       for (size_t i = 0; i < network_.steps().size(); ++i) {
-        network_.steps()[i]->run(network_.kernels, place, part);
-        barrier.wait();
+        together(thread, parts++, [&](Part part) {
+          network_.steps()[i]->run(network_.kernels, place_of(image, 0), part);
+        });
         clock.step(i);
       }
-    }
     for (size_t i = 0; i < network_.dense().size(); ++i) {
-      const Dense& dense = network_.dense()[i];
-      network_.kernels.dense(dense, images_, engine_->vectors_[i].data(), padded(dense.inputs),
-                             engine_->vectors_[i + 1].data(), padded(dense.outputs), part);
-      barrier.wait();
+      together(thread, parts++, [&](Part part) { dense(i, part); });
       clock.step(network_.steps().size() + i);
     }
   }
 
  private:
-  Place place_of(int image, int thread) {
+  template <typename Function>
+  void together(int thread, Parts* parts, Function function) {
+    const int count = engine_->threads_;
+    for (int number; (number = parts->take(thread, count)) >= 0; parts->done())
+      function(Part{number, count});
+    parts->wait(count);
+  }
+
+  void dense(size_t i, Part part) const {
+    const Dense& dense = network_.dense()[i];
+    network_.kernels.dense(dense, images_, engine_->vectors_[i].data(), padded(dense.inputs),
+                           engine_->vectors_[i + 1].data(), padded(dense.outputs), part);
+  }
+
+  Place place_of(int image, int thread) const {
     const size_t size = static_cast<size_t>(network_.channels) * network_.height * network_.width;
     return {pixels_ + image * size,
             reinterpret_cast<float*>(engine_->planes_[thread]->begin()),
             engine_->vectors_[0].data() + static_cast<size_t>(image) * padded(network_.features())};
   }
 
-  Engine* engine_;
+  Engine* const engine_;
   const Network& network_;
   const int images_;
-  const float* pixels_;
-  std::atomic<int> next_{0};
+  const float* const pixels_;
+  const int alone_;
+  std::vector<Parts> shared_;  // of the steps that threads share
+  std::atomic<int> next_{0}, computed_{0};
 };
 
+void Engine::stop_threads() {
+  // A child process has none of its parent's threads and cannot wait for them.
+  if (process_ == getpid())
+    pool_.reset();
+  else
+    pool_.release();
+}
+
 void Engine::prepare(int images) {
-  // A child process has none of its parent's threads, and they cannot be waited for either.
-  if (pool_ && process_ != getpid()) pool_.release();
+  if (process_ != getpid()) stop_threads();
   if (!pool_) {
     pool_.reset(new Pool(threads_));
     process_ = getpid();
@@ -153,8 +175,7 @@ void Engine::prepare(int images) {
 void Engine::run(int images, const float* pixels, float* logits) {
   std::lock_guard<std::mutex> lock(one_at_a_time_);
   prepare(images);
-  Batch batch(this, images, pixels);
-  pool_->run(&batch);
+  pool_->run(std::make_shared<Batch>(this, images, pixels));
   for (int i = 0; i < images; ++i)
     memcpy(logits + static_cast<size_t>(i) * network.classes,
            vectors_.back().data() + static_cast<size_t>(i) * padded(network.classes),

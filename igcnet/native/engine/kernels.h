@@ -76,7 +76,7 @@ struct Move {
   const Phase* phases;
   // What is read: the pixels of a channel.
   int height, width, row, channel;
-  bool open;  // whether there is memory behind what is read
+  int64_t floats;  // of all that is there
 };
 
 struct Mean {

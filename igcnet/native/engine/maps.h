@@ -31,26 +31,45 @@ inline vec load_apart<1>(const float* from) {
   return load(from);
 }
 
-// `to` gets every `Stride`th number. `open`: what stands behind the last one may be read.
+constexpr int kManyFloats = 4096;  // more than the nearest cache keeps
+
+// `to` gets every `Stride`th number. Whole vectors are read, but not beyond `end`.
 template <int Stride>
-inline void take_apart(const float* from, int count, bool open, float* to) {
+inline void take_apart(const float* from, int count, const float* end, float* to) {
+  const int reach = divide_up(count, kWidth) * kWidth * Stride;
+  const int safe = end - from >= reach ? count : count - kWidth;
   int x = 0;
-  for (; x + (open ? 0 : kWidth) < count; x += kWidth)
+  for (; x < safe; x += kWidth)
     store_some<Whole>(to + x, load_apart<Stride>(from + Stride * x), count - x);
-  if (open) return;
-  float part[kWidth * Stride];
-  memcpy(part, from + Stride * x, (Stride * (count - x - 1) + 1) * sizeof(float));
-  store_some<Whole>(to + x, load_apart<Stride>(part), count - x);
+  for (; x < count; ++x) to[x] = from[Stride * x];
 }
 
-inline void take(const float* from, int stride, int count, bool open, float* to) {
-  switch (count ? stride : 0) {
+// Rows of pixels that are apart.
+struct Rows {
+  int count, pixels;
+  const float* from;
+  int64_t from_row;
+  const float* end;  // of what may be read
+  float* to;
+  int to_row;
+};
+
+template <int Stride>
+inline void take_rows(const Rows& r) {
+  for (int y = 0; y < r.count; ++y)
+    take_apart<Stride>(r.from + y * r.from_row, r.pixels, r.end, r.to + y * r.to_row);
+}
+
+inline void take(const Rows& r, int stride) {
+  switch (r.pixels ? stride : 0) {
     case 0: break;
-    case 1: memcpy(to, from, count * sizeof(float)); break;
-    case 2: take_apart<2>(from, count, open, to); break;
-    case 4: take_apart<4>(from, count, open, to); break;
+    case 1: return take_rows<1>(r);
+    case 2: return take_rows<2>(r);
+    case 4: return take_rows<4>(r);
     default:
-      for (int x = 0; x < count; ++x) to[x] = from[stride * x];
+      for (int y = 0; y < r.count; ++y)
+        for (int x = 0; x < r.pixels; ++x)
+          r.to[y * r.to_row + x] = r.from[y * r.from_row + stride * x];
   }
 }
 
@@ -59,21 +78,30 @@ inline int there_are(int size, int first, int stride, int limit) {
   return first >= size ? 0 : least(limit, divide_up(size - first, stride));
 }
 
-// Some phases of one channel: row by row, so that a row is read only once.
+// Rows `begin` to `end` of a phase.
+inline void move_rows(const Move& m, const float* from, float* base, const Phase& phase, int begin,
+                      int end) {
+  const Planes& planes = *m.planes;
+  const int rows = most(there_are(m.height, phase.row, m.stride, end) - begin, 0);
+  const int pixels = there_are(m.width, phase.column, m.stride, planes.width);
+  float* to = base + static_cast<int64_t>(phase.slot) * planes.plane + begin * planes.row;
+  const float* first = from + static_cast<int64_t>(phase.channel) * m.channel
+      + static_cast<int64_t>(phase.row + begin * m.stride) * m.row + phase.column;
+  take({rows, pixels, first, static_cast<int64_t>(m.stride) * m.row, from + m.floats, to,
+        planes.row}, m.stride);
+  for (int y = 0; y < end - begin; ++y) {
+    const int found = y < rows ? pixels : 0;
+    if (found < planes.width)
+      memset(to + y * planes.row + found, 0, (planes.width - found) * sizeof(float));
+  }
+}
+
+// Some phases of one channel. Large ones are read row by row, so that each row is read once.
 inline void move_phases(const Move& m, const float* from, float* base, const Phase* phases,
                         int count) {
-  const Planes& planes = *m.planes;
-  const float* channel = from + static_cast<int64_t>(phases->channel) * m.channel;
-  for (int y = 0; y < planes.height; ++y)
-    for (const Phase* phase = phases; phase < phases + count; ++phase) {
-      const int row = phase->row + y * m.stride;
-      const int found = row < m.height ? there_are(m.width, phase->column, m.stride, planes.width)
-          : 0;
-      float* to = base + static_cast<int64_t>(phase->slot) * planes.plane + y * planes.row;
-      take(channel + static_cast<int64_t>(row) * m.row + phase->column, m.stride, found, m.open,
-           to);
-      if (found < planes.width) memset(to + found, 0, (planes.width - found) * sizeof(float));
-    }
+  const int height = m.planes->height, step = m.channel > kManyFloats ? 1 : height;
+  for (int y = 0; y < height; y += step)
+    for (int i = 0; i < count; ++i) move_rows(m, from, base, phases[i], y, y + step);
 }
 
 void move(const Move& m, const float* from, float* base, Part part) {

@@ -73,7 +73,7 @@ void Network::add_size(int height, int width, int gap, int slots) {
     planes.mask = mask;
   }
   const size_t first = floats_ + edge;
-  sizes_.push_back({planes, first});
+  sizes_.push_back({planes, first, slots});
   floats_ = first + static_cast<size_t>(planes.plane) * slots + edge + kBeyond;
 }
 
@@ -96,7 +96,8 @@ void Network::add_move(int source, int size, int stride, int count, const int32_
   const Size& to = sizes_[size];
   step->move = {&to.planes, stride, count,
                 store_.copy(reinterpret_cast<const Phase*>(table), count),
-                height, width, width, height * width, source != kNothing};
+                height, width, width, height * width,
+                static_cast<int64_t>(channels) * height * width};
   step->of_image = source == kNothing;
   step->source = 0;
   step->first = to.first;
@@ -105,6 +106,7 @@ void Network::add_move(int source, int size, int stride, int count, const int32_
     step->move.height = from.height, step->move.width = from.width;
     step->move.row = from.row, step->move.channel = from.plane;
     step->source = sizes_[source].first;
+    step->move.floats = static_cast<int64_t>(from.plane) * sizes_[source].slots + kBeyond;
   }
   steps_.push_back(std::move(step));
 }

@@ -60,6 +60,7 @@ class Network {
   struct Size {
     Planes planes;
     size_t first;  // of pixel 0 of slot 0
+    int slots;
   };
   int place(const Planes& planes, const int32_t* source) const;
   const int* places(const Planes& planes, const int32_t* slots, int count, bool* any);

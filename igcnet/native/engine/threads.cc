@@ -1,11 +1,10 @@
 #include "threads.h"
 
+#include <chrono>
+
 namespace igcnet {
 namespace engine {
 namespace {
-
-constexpr int kSpins = 2000;    // some 20 microseconds, then others may run
-constexpr int kYields = 2000;   // then it is no short time any more
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -15,57 +14,56 @@ inline void pause() {
 
 }  // namespace
 
-bool Patience::once() {
+void Patience::once() {
   if (turns_ < kSpins)
     pause();
-  else
+  else if (short_time())
     std::this_thread::yield();
-  return ++turns_ < kSpins + kYields;
+  else
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
+  ++turns_;
 }
 
-void Barrier::wait() {
-  if (threads_ == 1) return;
-  const unsigned round = round_.load(std::memory_order_relaxed);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) == threads_ - 1) {
-    arrived_.store(0, std::memory_order_relaxed);
-    round_.store(round + 1, std::memory_order_release);
-    return;
-  }
-  for (Patience patience; round_.load(std::memory_order_acquire) == round;) patience.once();
-}
-
-Pool::Pool(int threads) : barrier_(threads) {
+Pool::Pool(int threads) {
   for (int i = 1; i < threads; ++i) others_.emplace_back([this, i] { serve(i); });
 }
 
 Pool::~Pool() {
-  run(nullptr);
+  announce(nullptr, true);
   for (std::thread& other : others_) other.join();
 }
 
-void Pool::run(Job* job) {
-  if (!others_.empty()) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    job_.store(job, std::memory_order_relaxed);
-    jobs_.fetch_add(1, std::memory_order_release);
-    wake_.notify_all();
-  }
-  if (!job) return;
+void Pool::announce(const std::shared_ptr<Job>& job, bool last) {
+  if (others_.empty()) return;
+  std::lock_guard<std::mutex> lock(mutex_);
+  job_ = job;
+  last_ = last;
+  jobs_.fetch_add(1, std::memory_order_release);
+  wake_.notify_all();
+}
+
+void Pool::run(const std::shared_ptr<Job>& job) {
+  announce(job, false);
   job->work(0);
-  barrier_.wait();
+  if (others_.empty()) return;
+  std::lock_guard<std::mutex> lock(mutex_);
+  job_ = nullptr;  // who comes late finds nothing
 }
 
 void Pool::serve(int thread) {
-  for (unsigned done = 0;; ++done) {
-    for (Patience patience; jobs_.load(std::memory_order_acquire) == done;) {
-      if (patience.once()) continue;
+  for (unsigned seen = 0;;) {
+    for (Patience patience; patience.short_time() &&
+         jobs_.load(std::memory_order_acquire) == seen;)
+      patience.once();
+    std::shared_ptr<Job> job;
+    {
       std::unique_lock<std::mutex> lock(mutex_);
-      wake_.wait(lock, [this, done] { return jobs_.load(std::memory_order_acquire) != done; });
+      wake_.wait(lock, [&] { return jobs_.load(std::memory_order_relaxed) != seen; });
+      seen = jobs_.load(std::memory_order_relaxed);
+      if (last_) return;
+      job = job_;
     }
-    Job* const job = job_.load(std::memory_order_relaxed);
-    if (!job) return;
-    job->work(thread);
-    barrier_.wait();
+    if (job) job->work(thread);
   }
 }
 

@@ -1,9 +1,16 @@
-// Threads that work together for a few microseconds at a time, many times in a row.
+// Threads that share steps of a few microseconds, many in a row.
+//
+// A step is cut into as many parts as there are threads. Each thread takes its own part first, and
+// then those that nobody has begun: a thread that the system lets wait, on a machine with other
+// work, is waited for only where it has begun something.
 #ifndef IGCNET_ENGINE_THREADS_H_
 #define IGCNET_ENGINE_THREADS_H_
 
+#include <stdint.h>
+
 #include <atomic>
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -11,31 +18,46 @@
 namespace igcnet {
 namespace engine {
 
-// Waits for something that will soon be so, and lets others run if it is not.
+// Waits for something that will soon be so: first without giving the processor away.
 class Patience {
  public:
-  bool once();  // whether it is still a short time
+  bool short_time() const { return turns_ < kShort; }
+  void once();
 
  private:
+  static constexpr int kSpins = 2000;  // some 20 microseconds
+  static constexpr int kShort = kSpins + 50;
   int turns_ = 0;
 };
 
-// Where all threads wait for the last.
-class Barrier {
+// The parts of one step, up to 64.
+class Parts {
  public:
-  explicit Barrier(int threads) : threads_(threads) {}
-  void wait();
+  // The next part for a thread, or -1 if all have been taken.
+  int take(int thread, int count) {
+    for (int i = 0; i < count; ++i) {
+      const int part = (thread + i) % count;
+      const uint64_t bit = uint64_t{1} << part;
+      if (!(taken_.load(std::memory_order_relaxed) & bit) &&
+          !(taken_.fetch_or(bit, std::memory_order_relaxed) & bit))
+        return part;
+    }
+    return -1;
+  }
+  void done() { done_.fetch_add(1, std::memory_order_release); }
+  void wait(int count) const {
+    for (Patience patience; done_.load(std::memory_order_acquire) < count;) patience.once();
+  }
 
  private:
-  const int threads_;
-  std::atomic<int> arrived_{0};
-  std::atomic<unsigned> round_{0};
+  std::atomic<uint64_t> taken_{0};
+  std::atomic<int> done_{0};
 };
 
 class Job {
  public:
   virtual ~Job() {}
-  virtual void work(int thread) = 0;
+  virtual void work(int thread) = 0;  // returns when all is done, whichever thread did it
 };
 
 class Pool {
@@ -44,18 +66,18 @@ class Pool {
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
-  void run(Job* job);  // by all threads, this one being number 0
-  int threads() const { return static_cast<int>(others_.size()) + 1; }
-  Barrier& barrier() { return barrier_; }
+  // By all threads, this one being number 0. The others may still look at the job behind its end.
+  void run(const std::shared_ptr<Job>& job);
 
  private:
   void serve(int thread);
-  Barrier barrier_;
+  void announce(const std::shared_ptr<Job>& job, bool last);
   std::vector<std::thread> others_;
   std::mutex mutex_;
   std::condition_variable wake_;
+  std::shared_ptr<Job> job_;
+  bool last_ = false;
   std::atomic<unsigned> jobs_{0};
-  std::atomic<Job*> job_{nullptr};
 };
 
 }  // namespace engine
