@@ -7,10 +7,10 @@ the medians are compared. Printed for each, with the channels all on (as in the 
 training) and at the end of it: seconds of a step, processor seconds of a step, and the memory that
 training takes on top of the process with the network in it, at its peak. The rivals are
 
-- ours: ``--lowering blocked``; the stock graph of the same layer;
+- ours: ``--lowering auto`` and ``blocked``; the stock graph of the same layer;
 - the original's formulation in stock operators: one scaled copy of the map for each head,
   concatenated, and a grouped convolution;
-- the same in PyTorch, left out where it is not installed.
+- the same in PyTorch: eager, channels_last and torch.compile; left out where it is not installed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ import numpy as np
 REPO = Path(__file__).resolve().parent.parent
 sys.path[0] = str(REPO)
 
-RIVALS = ('ours, blocked', 'ours, stock', 'original, MXNet', 'original, PyTorch')
+RIVALS = ('ours, auto', 'ours, blocked', 'ours, stock', 'original, MXNet',
+          'PyTorch, eager', 'PyTorch, channels_last', 'PyTorch, compile')
 PROGRESS = {'all channels on': 0.0, 'end of the training': 1.0}
 GROWTH, HEADS, LASSO, RATE = '8-16-32', 4, 1e-5, 0.1
 STEPS = 3
@@ -41,13 +42,15 @@ def main():
     parser.add_argument('--stages', default='6-6-6')
     parser.add_argument('--batch', type=int, default=32, metavar='N')
     parser.add_argument('--rounds', type=int, default=3, metavar='N')
+    parser.add_argument('--only', nargs='+', choices=RIVALS, help='these (default: all)')
     parser.add_argument('--measure', nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         print(json.dumps(measure(args.measure[0], float(args.measure[1]), args)))
         return
     rivals = [rival for rival in RIVALS
-              if not rival.endswith('PyTorch') or importlib.util.find_spec('torch')]
+              if not rival.startswith('PyTorch') or importlib.util.find_spec('torch')]
+    rivals = [rival for rival in rivals if not args.only or rival in args.only]
     for title, progress in PROGRESS.items():
         found = {rival: [] for rival in rivals}
         for _ in range(args.rounds):
@@ -65,10 +68,10 @@ def report(title, found, args):
                for rival, rows in found.items()}
     for rival, row in medians.items():
         print('  %-20s %10.3f %10.3f %12.0f' % (rival, *row))
-    ours = medians.pop(RIVALS[0])
+    first, base = next(iter(medians.items()))
     for rival, row in medians.items():
-        print('  %s: %.2f times the time of ours, %.2f times its CPU time, %.2f times its memory'
-              % (rival, *(row / ours)))
+        print('  %s: %.2f times the time of %s, %.2f times its CPU time, %.2f times its memory'
+              % (rival, row[0] / base[0], first, *(row[1:] / base[1:])))
     losses = {rival: rows[0][3] for rival, rows in found.items()}
     print('  losses of the first step: %s\n' % ', '.join(
         '%s %.5f' % item for item in losses.items()), flush=True)
@@ -89,7 +92,7 @@ def measure(rival, progress, args):
     draw = np.random.RandomState(0)
     images = draw.randn(args.batch, 3, 32, 32).astype(np.float32)
     labels = draw.randint(10, size=args.batch).astype(np.float32)
-    make = pytorch_step if rival.endswith('PyTorch') else mxnet_step
+    make = pytorch_step if rival.startswith('PyTorch') else mxnet_step
     step = make(rival, progress, args.stages, images, labels)
     before = resident()
     first = step()
@@ -130,7 +133,7 @@ def mxnet_step(rival, progress, stages, images, labels):
     if rival.startswith('original'):
         for layer in net.dynamic_layers:
             layer.__class__ = as_published()
-    net.set_lowering('blocked' if rival.endswith('blocked') else 'stock')
+    net.set_lowering(rival.split()[-1] if rival.startswith('ours') else 'stock')
     net.hybridize(static_alloc=True, static_shape=True)
     # So many epochs that the schedule leaves the counts as they are.
     recipe = Recipe('benchmark', 10 ** 6, len(images), RATE, method='dgc',
@@ -190,8 +193,12 @@ def pytorch_step(rival, progress, stages, images, labels):
                                 weight_decay=1e-4)
     x, y = torch.from_numpy(images), torch.from_numpy(labels).long()
 
+    if rival.endswith('channels_last'):
+        net, x = net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+    compute = torch.compile(net) if rival.endswith('compile') else net
+
     def step():
-        logits, lasso = net(x)
+        logits, lasso = compute(x)
         loss = torch.nn.functional.cross_entropy(logits, y) + LASSO * lasso
         optimizer.zero_grad()
         loss.backward()

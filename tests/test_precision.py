@@ -1,85 +1,132 @@
-"""Which layers stay in float32, and that eight bits are near."""
+"""Half precision on the CPU, and the scale of the loss that float16 needs."""
 
+import os
+import subprocess
+
+import mxnet as mx
 import numpy as np
 import pytest
-from networks import trained_looking
-from test_rewrites import SMALL
+from conftest import IGCNET
+from loops import RECIPE, assert_same_bits, make_loop, parameters, random_batches, silent
+from synthetic import write_train_and_test
+from test_cli_train import arguments, run_of, weights
 
-import igcnet
-from igcnet.deploy import Model, optimize
-from igcnet.deploy.calibration import all_maps, computed
-from igcnet.deploy.precision import in_eight_bits, keep_in_float, logits_error
-from igcnet.deploy.runners import RUNNERS
-from igcnet.deploy.runtimes import mxnet_runner
-from igcnet.deploy.verify import random_images
-
-ERRORS = {'a': 0.01, 'b': 0.3, 'c': 0.02, 'd': 0.1, 'e': 0.05}
+from igcnet.cli import train as cli
+from igcnet.errors import TrainingError, UsageError
+from igcnet.train import checkpoint, precision
+from igcnet.train.precision import LossScale
+from igcnet.train.runlog import read_metrics
 
 
-def total(in_float):
-    return sum(error ** 2 for layer, error in ERRORS.items() if layer not in in_float) ** 0.5
+def scale_of(factor):
+    scale = LossScale()
+    scale.factor = factor
+    return scale
 
 
-@pytest.mark.parametrize('tolerance, kept', [
-    (1, ''), (0.33, ''), (0.31, 'b'), (0.12, 'b'), (0.1, 'bd'), (0.02, 'bdec'), (0.001, 'bdeca')])
-def test_as_few_layers_as_will_do(tolerance, kept):
-    assert ''.join(keep_in_float(list(ERRORS), total, ERRORS.get, tolerance)) == kept
+def flags(*values):
+    return [mx.nd.array([value]) for value in values]
 
 
-def test_layers_come_with_the_errors_that_they_make():
-    kept = keep_in_float(list(ERRORS), total, ERRORS.get, 0.1)
-    assert kept == pytest.approx({'b': 0.3, 'd': 0.1})
+def test_factor_follows_the_gradients(monkeypatch):
+    monkeypatch.setattr(LossScale, 'INTERVAL', 3)
+    scale = LossScale()
+    assert scale.take(flags(1, 1)) and not scale.take(flags(1, 0))
+    assert scale.factor == 2.0 ** 15
+    assert all(scale.take(flags(1)) for _ in range(2)) and scale.factor == 2.0 ** 15
+    other = LossScale()
+    other.set_arrays(scale.arrays())
+    assert other.take(flags(1)) and other.factor == 2.0 ** 16
+    for _ in range(40):
+        other.take(flags(1))
+    assert other.factor == 2.0 ** 24
 
 
-def test_error_of_logits():
-    expected = np.array([[1.0, -1, 0], [3, 5, 4]])
-    assert logits_error(expected, expected + 7) == 0  # no class minds
-    assert logits_error(expected, 1.25 * expected) == pytest.approx(0.25)
-    assert logits_error(100 + expected, 100 + 1.25 * expected) == pytest.approx(0.25)
+@pytest.mark.parametrize('more', [{}, dict(clip_norm=0.5), dict(clip_value=1e-2, accumulate=2)])
+def test_a_power_of_two_changes_nothing(tmp_path, more):
+    batches, recipe = random_batches(2), RECIPE.override(num_epochs=1, **more)
+    plain = make_loop(tmp_path / 'plain', batches, recipe)
+    scaled = make_loop(tmp_path / 'scaled', batches, recipe, loss_scale=scale_of(2.0 ** 10))
+    for loop in (plain, scaled):
+        loop.run(silent)
+    assert_same_bits(parameters(plain.net), parameters(scaled.net))
 
 
-@pytest.mark.parametrize('target', ['mxnet', 'onnxruntime'])
-def test_the_tolerance_is_kept(target):
-    if target == 'onnxruntime':
-        pytest.importorskip('onnxruntime')
-    net = trained_looking(igcnet.get_model('resnet_igc', **SMALL['resnet_igc']))
-    batches = [random_images(2, net.input_size, seed) for seed in (1, 2)]
-    expected = mxnet_runner(Model.of(net), fused=False)(np.concatenate(batches))
-
-    def made(tolerance):
-        return optimize(net, target, strategy='cheapest', calibration=batches, tolerance=tolerance)
-
-    loose = made(1.0)
-    assert not loose.eight_bits.in_float
-    close = made(loose.eight_bits.error / 2)
-    assert 0 < close.eight_bits.error <= loose.eight_bits.error / 2
-    assert logits_error(expected, close.runner()(np.concatenate(batches))) == pytest.approx(
-        close.eight_bits.error, rel=0.05)
-    layers = list(close.eight_bits.in_float)
-    assert '%s stays in float32' % layers[0] in close.explain()
-    errors = list(close.eight_bits.in_float.values())
-    assert errors == sorted(errors, reverse=True)
+def test_an_overflow_leaves_the_update_out_but_not_its_place_in_the_schedule(tmp_path):
+    recipe = RECIPE.override(num_epochs=1, lr_steps=(0.5,), lr_factor=0.0, momentum=0.0)
+    batches = random_batches(4)
+    loop = make_loop(tmp_path / 'a', batches, recipe, loss_scale=scale_of(2.0 ** 140),
+                     checkpoint_epochs=9)
+    before = parameters(loop.net)
+    loop.run(silent)
+    # The first updates were left out; after the second one the rate is 0.
+    assert loop.loss_scale.factor < 2.0 ** 139
+    assert loop.trainer._optimizer.num_update == 4
+    np.testing.assert_array_equal(before['fc_weight'][0], parameters(loop.net)['fc_weight'][0])
+    resumed = make_loop(tmp_path / 'a', batches, recipe, loss_scale=LossScale(),
+                        resume=checkpoint.checkpoints(tmp_path / 'a' / 'checkpoints')[-1])
+    assert resumed.loss_scale.factor == loop.loss_scale.factor
+    assert np.isfinite(read_metrics(tmp_path / 'a')[-1]['train_loss'])
 
 
-def test_layers_in_float_keep_their_weights():
-    pytest.importorskip('onnxruntime')
-    model = Model.of(trained_looking(igcnet.get_model('plain_igc', **SMALL['plain_igc'])))
-    batches = [random_images(4, 32, 1)]
-    rounded, eight_bits = in_eight_bits(model, 'onnxruntime', batches, 1e-9)
-    assert eight_bits.error < 1e-5
-    assert all(np.array_equal(rounded.arrays[name], array)
-               for name, array in model.arrays.items() if name in rounded.arrays)
+def test_gradients_that_overflow_at_any_scale_end_the_run(tmp_path):
+    batches = random_batches(2)
+    batches[0][0][:] = 1e38
+    with pytest.raises(TrainingError):
+        make_loop(tmp_path, batches, loss_scale=scale_of(1.0)).run(silent)
 
 
-def test_better_than_plain_rounding():
-    """Against ranges of whole maps and weights rounded to the nearest."""
-    pytest.importorskip('onnxruntime')
-    net = trained_looking(igcnet.get_model('plain_igc', **SMALL['plain_igc']))
-    x, unseen = random_images(32, 32, 1), random_images(16, 32, 2)
-    optimized = optimize(net, 'onnxruntime', strategy='cheapest', calibration=[x], tolerance=1.0)
-    plain = optimize(net, 'onnxruntime', strategy='cheapest')
-    expected = plain.runner()(unseen)
-    ranges = {name: (float(values.min()), float(values.max()))
-              for name, values in computed(*all_maps(plain.model), [x])}
-    before = logits_error(expected, RUNNERS['onnxruntime-int8'](plain.model, ranges)(unseen))
-    assert logits_error(expected, optimized.runner()(unseen)) < 0.95 * before
+@pytest.mark.parametrize('kind, context, message', [
+    ('float16', mx.cpu(), 'on the GPU only'), ('bfloat16', mx.gpu(), 'on the CPU only'),
+    ('int8', mx.cpu(), 'must be one of float32, float16, bfloat16')])
+def test_devices_that_cannot(kind, context, message):
+    with pytest.raises(UsageError, match=message):
+        precision.start(kind, [context])
+
+
+def test_a_process_computes_in_one_precision(monkeypatch):
+    monkeypatch.setattr(precision, '_started', 'bfloat16')
+    with pytest.raises(UsageError, match='computes in bfloat16 already'):
+        precision.start('float32', [mx.cpu()])
+
+
+def run_command(*options):
+    """The command in a process of its own, because AMP is for the whole process."""
+    return subprocess.run(
+        [*IGCNET, 'train', *options], capture_output=True, text=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'})
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return write_train_and_test(tmp_path_factory.mktemp('data'), 24, 5)
+
+
+def test_bfloat16_trains_and_leaves_a_network_of_float32(data, tmp_path):
+    options = arguments(data, tmp_path, '--precision', 'bfloat16', '--lr', '0.01')
+    done = run_command(*options)
+    assert done.returncode == 0, done.stderr
+    assert cli.main([*options, '--precision', 'float32']) == 0
+    half, full = (weights(run_of(tmp_path, n), '0002') for n in (1, 2))
+    different = [name for name in full if (half[name] != full[name]).any()]
+    assert len(different) > len(full) / 2
+    for name, value in full.items():
+        assert half[name].dtype == np.float32
+        np.testing.assert_allclose(half[name], value, atol=0.1, err_msg=name)
+    graphs = [(run_of(tmp_path, n) / 'resnet_igc_d8L2M2-symbol.json').read_text() for n in (1, 2)]
+    assert graphs[0] == graphs[1] and 'amp_cast' not in graphs[0]
+    losses = [read_metrics(run_of(tmp_path, n))[-1]['val_loss'] for n in (1, 2)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.1) and losses[0] != losses[1]
+
+
+def test_a_network_that_mxnet_cannot_train_in_it_is_refused(data, tmp_path):
+    done = run_command(*arguments(data, tmp_path, '--precision', 'bfloat16', network=[
+        '--network', 'dydensenet', '--stages', '1-1-1', '--growth', '4-4-4']))
+    assert done.returncode == 2
+    assert done.stderr.startswith('error: --precision bfloat16: MXNet cannot train this network')
+    assert done.stderr.count('\n') == 1
+
+
+def test_float16_needs_a_gpu(data, tmp_path, capsys):
+    assert cli.main(arguments(data, tmp_path, '--precision', 'float16')) == 2
+    assert '--precision float16: MXNet computes in it on the GPU only' in capsys.readouterr().err
