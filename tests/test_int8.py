@@ -124,14 +124,14 @@ def test_layers_that_stay_in_float(runner):
     assert error[0] > error[1] > 1e-4 and error[2] < 1e-5
 
 
-@pytest.mark.parametrize('target', ['mxnet', 'onnxruntime'])
+@pytest.mark.parametrize('target', ['mxnet', 'mxnet-alone', 'onnxruntime'])
 def test_optimize(target):
     if target == 'onnxruntime':
         pytest.importorskip('onnxruntime')
     net = trained_looking(igcnet.get_model('plain_igc', **SMALL['plain_igc']))
     x = random_images(8, 32, 1)
     optimized = optimize(net, target, strategy='cheapest', calibration=[x])
-    assert optimized.choice.runner == target + '-int8'
+    assert optimized.choice.runner == target.replace('-alone', '') + '-int8'
     near(mxnet_runner(Model.of(net), fused=False)(x), optimized.runner()(x))
 
 

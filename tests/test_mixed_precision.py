@@ -65,7 +65,7 @@ def test_layers_in_float_keep_their_weights():
     pytest.importorskip('onnxruntime')
     model = Model.of(trained_looking(igcnet.get_model('plain_igc', **SMALL['plain_igc'])))
     batches = [random_images(4, 32, 1)]
-    rounded, eight_bits = in_eight_bits(model, 'onnxruntime', batches, 1e-9)
+    rounded, eight_bits = in_eight_bits(model, 'onnxruntime-int8', batches, 1e-9)
     assert eight_bits.error < 1e-5
     assert all(np.array_equal(rounded.arrays[name], array)
                for name, array in model.arrays.items() if name in rounded.arrays)

@@ -10,7 +10,7 @@ from igcnet.deploy.calibration import Ranges, map_ranges
 from igcnet.deploy.int8 import gate_nodes, grouped_convolutions, mxnet_ranges
 from igcnet.deploy.model import Model
 from igcnet.deploy.rounding import round_weights, with_weights_of
-from igcnet.deploy.runners import INT8, RUNNERS
+from igcnet.deploy.runners import MXNET_INT8, RUNNERS
 from igcnet.deploy.runtimes import mxnet_runner
 
 # Largest error of the logits by default, see `logits_error`.
@@ -45,14 +45,15 @@ class EightBits(NamedTuple):
                 for layer in self.in_float.items()]
 
 
-def in_eight_bits(model: Model, target: str, batches: Sequence[np.ndarray],
+def in_eight_bits(model: Model, runner: str, batches: Sequence[np.ndarray],
                   tolerance: float = INT8_TOLERANCE) -> Tuple[Model, EightBits]:
     """`model` with weights rounded to eight bits, and how it is to be computed.
 
     Parameters
     ----------
-    target : str
-        'mxnet' or 'onnxruntime'; for 'mxnet' the model is that of `igcnet.deploy.int8.ungrouped`.
+    runner : str
+        'mxnet-int8', for which the model is that of `igcnet.deploy.int8.ungrouped`, or
+        'onnxruntime-int8'.
     batches : sequence of array
         Calibration images.
     tolerance : float
@@ -60,15 +61,14 @@ def in_eight_bits(model: Model, target: str, batches: Sequence[np.ndarray],
         images is no larger.
     """
     never = gate_nodes(model)
-    if target == 'mxnet':
+    if runner == MXNET_INT8:
         # Its maps have other names and other steps, so what rounding them does is left aside.
         ranges, of_maps = mxnet_ranges(model, batches), None
         never |= grouped_convolutions(model)
     else:
         ranges = of_maps = map_ranges(model, batches)
-    make = RUNNERS[target + INT8]
     layers = [node.name for node in model.graph.nodes if node.name not in never and (
-        node.op == 'Convolution' or (node.op in SUMS and target != 'mxnet'))]
+        node.op == 'Convolution' or (node.op in SUMS and runner != MXNET_INT8))]
     rounded = round_weights(model, batches, never, of_maps)
     images = np.concatenate(batches)
     images = images[::-(-len(images) // MOST_COMPARED)]
@@ -77,7 +77,8 @@ def in_eight_bits(model: Model, target: str, batches: Sequence[np.ndarray],
 
     def error(in_float: FrozenSet[str], step: int = 1) -> float:
         mixed = with_weights_of(rounded, model, in_float)
-        return logits_error(expected[::step], make(mixed, ranges, in_float)(images[::step]))
+        return logits_error(expected[::step], RUNNERS[runner](
+            mixed, ranges, in_float)(images[::step]))
 
     def alone(layer: str) -> float:
         return error(frozenset(layers) - {layer}, few)

@@ -17,7 +17,7 @@ from igcnet.deploy.rewrites.batch_norm import fold_batch_norms
 from igcnet.deploy.rewrites.equalising import equalise_channels
 from igcnet.deploy.rewrites.preprocessing import add_preprocessing
 from igcnet.deploy.rewrites.training_parts import remove_training_parts
-from igcnet.deploy.runners import NATIVE, RUNNERS, runners_of
+from igcnet.deploy.runners import MXNET_INT8, NATIVE, RUNNERS, runners_of
 from igcnet.deploy.runtimes import Runner, mxnet_runner
 from igcnet.deploy.strategies import Strategy, plan_steps, stages_of
 from igcnet.deploy.verify import random_images
@@ -178,11 +178,12 @@ def optimize(net: HybridBlock, target: str = 'mxnet', input_size: Optional[int] 
     eight_bits = None
     if calibration is not None:
         batches = list(calibration)
-        if target == 'mxnet':
+        if choice.runner == MXNET_INT8:
             chain.do('groups made one for eight bits', ungrouped)
         sizes = channel_sizes(chain.model, batches)
         chain.do('channels equalised', lambda model: equalise_channels(model, sizes))
-        chain.model, eight_bits = in_eight_bits(chain.model, target, batches, tolerance)
+        chain.model, eight_bits = in_eight_bits(
+            chain.model, choice.runner, batches, tolerance)
     return Optimized(chain.model, target, choice, chain.steps, eight_bits)
 
 

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Iterable, List, Mapping, Optional
+from typing import Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from igcnet.deploy.calibration import Range, map_ranges
 from igcnet.deploy.compiling import compile_model
@@ -41,11 +41,12 @@ from igcnet.native.library import ENGINE, engine_missing
 
 NATIVE = 'native'
 INT8 = '-int8'
+MXNET_INT8 = 'mxnet-int8'
 # What a network can be made for: the ways to run it there, the usual one first. The files of
 # 'mxnet' are run by the engine where that is faster, those of 'mxnet-alone' never.
 TARGETS: Dict[str, Tuple[str, ...]] = {
-    'mxnet': ('mxnet-fused', 'mxnet', NATIVE, 'mxnet-int8'),
-    'mxnet-alone': ('mxnet-fused', 'mxnet', 'mxnet-int8'),
+    'mxnet': ('mxnet-fused', 'mxnet', NATIVE, MXNET_INT8),
+    'mxnet-alone': ('mxnet-fused', 'mxnet', MXNET_INT8),
     'onnxruntime': ('onnxruntime', 'onnxruntime-int8'),
     NATIVE: (NATIVE,)}
 
@@ -85,7 +86,7 @@ def native_runner(model: Model) -> Runner:
 
 RUNNERS: Dict[str, Callable[[Model], Runner]] = {
     'mxnet': lambda model: mxnet_runner(model, fused=False), 'mxnet-fused': mxnet_runner,
-    'mxnet-int8': mxnet_int8_runner, 'onnxruntime': onnx_runner,
+    MXNET_INT8: mxnet_int8_runner, 'onnxruntime': onnx_runner,
     'onnxruntime-int8': onnx_int8_runner, NATIVE: native_runner}
 
 
