@@ -61,6 +61,12 @@ def test_no_other_range_is_better(shift):
         assert best <= error(ordered, others)
 
 
+def test_very_large_values_have_a_range():
+    values = np.linspace(-3e38, 3e38, 1000, dtype=np.float32)
+    assert best_range(values) == pytest.approx((-3e38, 3e38), rel=0.01)
+    assert best_range(np.zeros(9)) == (0, 0)
+
+
 def test_a_symmetric_range():
     values = np.random.RandomState(0).standard_normal(20000) + 1
     low, high = best_range(values, symmetric=True)

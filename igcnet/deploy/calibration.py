@@ -94,14 +94,14 @@ def best_range(values: np.ndarray, symmetric: bool = False) -> Range:
     """
     stray = -(-values.size // STRAY) if values.size > STRAY // 10 else 0
     ordered = np.partition(values, [stray, values.size - 1 - stray])
-    low, high = ordered[stray], ordered[-1 - stray]
+    low, high = float(ordered[stray]), float(ordered[-1 - stray])
     if symmetric and low < 0:
         high = max(-low, high)
         low = -high
     low, high = min(low, 0.0), max(high, 0.0)
     if not np.isfinite([low, high]).all() or low == high:
-        return float(low), float(high)
-    counts, edges = np.histogram(np.clip(values, low, high), BINS)
+        return low, high
+    counts, edges = np.histogram(np.clip(values.astype(np.float64), low, high), BINS)
     centres = (edges[:-1] + edges[1:]) / 2
 
     def error(limits: Range) -> float:
