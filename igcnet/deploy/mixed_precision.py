@@ -47,7 +47,7 @@ class EightBits(NamedTuple):
 
 def in_eight_bits(model: Model, runner: str, batches: Sequence[np.ndarray],
                   tolerance: float = INT8_TOLERANCE) -> Tuple[Model, EightBits]:
-    """`model` with weights rounded to eight bits, and how it is to be computed.
+    """`model` with weights as eight bits want them, and how it is to be computed.
 
     Parameters
     ----------
@@ -62,14 +62,14 @@ def in_eight_bits(model: Model, runner: str, batches: Sequence[np.ndarray],
     """
     never = gate_nodes(model)
     if runner == MXNET_INT8:
-        # Its maps have other names and other steps, so what rounding them does is left aside.
-        ranges, of_maps = mxnet_ranges(model, batches), None
+        # It rounds weights on a grid of its own: those that are rounded already become worse.
+        ranges, rounded = mxnet_ranges(model, batches), model
         never |= grouped_convolutions(model)
     else:
-        ranges = of_maps = map_ranges(model, batches)
+        ranges = map_ranges(model, batches)
+        rounded = round_weights(model, batches, ranges, never)
     layers = [node.name for node in model.graph.nodes if node.name not in never and (
         node.op == 'Convolution' or (node.op in SUMS and runner != MXNET_INT8))]
-    rounded = round_weights(model, batches, never, of_maps)
     images = np.concatenate(batches)
     images = images[::-(-len(images) // MOST_COMPARED)]
     few = -(-len(images) // MOST_FOR_LAYERS)

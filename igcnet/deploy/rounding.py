@@ -24,8 +24,8 @@ DAMPING = 0.01
 LARGEST = 127
 
 
-def round_weights(model: Model, batches: Iterable[np.ndarray], in_float: Set[str],
-                  ranges: Optional[Mapping[str, Range]] = None) -> Model:
+def round_weights(model: Model, batches: Iterable[np.ndarray], ranges: Mapping[str, Range],
+                  in_float: Set[str]) -> Model:
     """`model` with the weights of its convolutions on a grid of eight bits for each output.
 
     The largest weight of each output channel becomes `LARGEST` steps, so that whoever takes its
@@ -35,10 +35,10 @@ def round_weights(model: Model, batches: Iterable[np.ndarray], in_float: Set[str
     ----------
     batches : iterable of array
         Calibration images, as of `igcnet.deploy.calibration.map_ranges`.
+    ranges : mapping
+        Of the maps: their rounding is made up for in the biases as well.
     in_float : set of str
         Names of convolutions that stay as they are.
-    ranges : mapping, optional
-        Of the maps: their rounding is made up for in the biases as well.
     """
     editor = Editor(model)
     layers: Dict[str, List[_Layer]] = {}
@@ -49,7 +49,7 @@ def round_weights(model: Model, batches: Iterable[np.ndarray], in_float: Set[str
                 _Layer(editor, index))
     for name, values in computed(*all_maps(model), batches):
         for layer in layers.get(name, ()):
-            layer.see(values, ranges and ranges[name])
+            layer.see(values, ranges[name])
     for layer in (layer for readers in layers.values() for layer in readers):
         layer.finish(editor)
     return editor.finish()
@@ -79,12 +79,12 @@ class _Layer:
         self.sum, self.rounded_sum = np.zeros((2, groups, inputs))
         self.products = np.zeros((groups, inputs, inputs)) if inputs <= MOST_INPUTS else None
 
-    def see(self, values: np.ndarray, limits: Optional[Range]) -> None:
+    def see(self, values: np.ndarray, limits: Range) -> None:
         """Take inputs (N, channels, H, W) at some random places into the statistics."""
         patches = self._patches(values)
         self.count += patches.shape[1]
         self.sum += patches.sum(axis=1)
-        self.rounded_sum += (patches if limits is None else rounded_to(patches, limits)).sum(axis=1)
+        self.rounded_sum += rounded_to(patches, limits).sum(axis=1)
         if self.products is not None:
             self.products += patches.swapaxes(1, 2) @ patches
 
