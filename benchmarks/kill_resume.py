@@ -55,7 +55,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
                         help='train on one of so many parts of the digits')
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--seed', type=int, default=0, help='of the kills')
-    parser.add_argument('--work', metavar='DIR', help='keep the runs there')
+    parser.add_argument('--work', metavar='FOLDER', help='keep the runs there')
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(args.work or scratch)

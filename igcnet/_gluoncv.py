@@ -10,7 +10,7 @@ import sys
 import types
 
 
-def import_gluoncv(module: str = 'gluoncv'):
+def import_gluoncv(module: str = 'gluoncv') -> types.ModuleType:
     """Import `module` of GluonCV (``'gluoncv.utils'``) and return it."""
     if 'gluoncv' not in sys.modules:
         check = types.ModuleType('gluoncv.check')

@@ -1,9 +1,11 @@
-"""Writing files so that a reader never sees half of one, and reading JSON without surprises."""
+"""Writing files so that a reader never sees half of one, reading JSON without surprises, and
+checksums."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import tempfile
@@ -13,6 +15,7 @@ from typing import Any, Iterator, Union
 from igcnet.errors import IgcnetError
 
 PathLike = Union[str, 'os.PathLike[str]']
+_BLOCK = 1 << 20
 
 
 @contextlib.contextmanager
@@ -90,6 +93,18 @@ def read_json(path: PathLike, what: str, error: type = IgcnetError) -> Any:
     except (ValueError, RecursionError) as problem:
         reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
         raise error('%s: not a %s: the JSON is damaged (%s)' % (path, what, reason)) from None
+
+
+def sha256(path: PathLike, error: type = IgcnetError) -> str:
+    """Checksum of a file, in hexadecimal digits; one that cannot be read is of class `error`."""
+    digest = hashlib.sha256()
+    try:
+        with open(str(path), 'rb') as file:
+            for block in iter(lambda: file.read(_BLOCK), b''):
+                digest.update(block)
+    except OSError as problem:
+        raise error('%s: cannot read it (%s)' % (path, problem.strerror)) from None
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

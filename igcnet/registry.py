@@ -10,9 +10,10 @@ import difflib
 import fnmatch
 import inspect
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 
 from igcnet.errors import UsageError
+from igcnet.files import PathLike
 
 
 @dataclass(frozen=True)
@@ -139,18 +140,23 @@ def list_families() -> List[str]:
     return list(dict.fromkeys(spec.family for spec in _SPECS.values()))
 
 
-def get_model(name: str, pretrained: Optional[str] = None, ctx=None, **overrides):
+def get_model(name: str, pretrained: Union[bool, str, None] = None, ctx=None,
+              root: Optional[PathLike] = None, **overrides):
     """Build a network by name.
 
     Parameters
     ----------
     name : str
         One of `list_models()`.
-    pretrained : str, optional
-        A parameter file to load: `save_parameters` names, or an original-layout checkpoint.
-        Without it the network is not initialised.
+    pretrained : bool or str, optional
+        True: the released weights of this network, see `igcnet.deploy.released`; settings that
+        are not given are those of the weights. Otherwise a parameter file to load:
+        `save_parameters` names, or an original-layout checkpoint. Without it the network is not
+        initialised.
     ctx : Context or list of Context, optional
         Where `pretrained` parameters go; the current context by default.
+    root : path, optional
+        With ``pretrained=True``: folder of released weights, instead of the package's own.
     **overrides
         Settings of the configuration, such as ``classes=100`` or ``depth=38``.
 
@@ -161,7 +167,9 @@ def get_model(name: str, pretrained: Optional[str] = None, ctx=None, **overrides
     Raises
     ------
     UsageError
-        Unknown name, or a value that cannot work.
+        Unknown name, a value that cannot work, or no released weights for these settings.
+    CheckpointError
+        The weights are damaged, or do not fit.
     TypeError
         An override that the network does not have.
     """
@@ -171,8 +179,13 @@ def get_model(name: str, pretrained: Optional[str] = None, ctx=None, **overrides
     if unknown:
         raise TypeError('%s has no setting %s; it has %s'
                         % (name, ', '.join(unknown), ', '.join(sorted(known))))
+    if pretrained is True:
+        from igcnet.deploy.released import find_release
+        return find_release(name, overrides, root).load(ctx)
+    if root is not None:
+        raise UsageError('root=%s: goes with pretrained=True only' % root)
     net = spec.constructor(**{**spec.kwargs, **overrides})
-    if pretrained is not None:
+    if pretrained not in (None, False):
         from igcnet.convert import load_parameters
         load_parameters(net, pretrained, ctx=ctx)
     return net

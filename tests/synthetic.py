@@ -20,6 +20,13 @@ def smooth(height, width, seed=0):
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
+def write_train_and_test(folder, train, test, classes=3):
+    """Record files ``train`` and ``test`` with so many images of noise; returns `folder`."""
+    for name, count in (('train', train), ('test', test)):
+        write_records(folder / name, noise(count, seed=count), np.arange(count) % float(classes))
+    return folder
+
+
 def write_records(prefix, images, labels, index=True, classes=None, names=None):
     """A lossless record file of `images` (or encoded bytes); returns the path of the ``.rec``."""
     paths = RecordPaths.of(prefix)

@@ -127,6 +127,7 @@ def test_inspect(world, capsys, tmp_path):
         'denseblock_2_denselayer_2_conv_1', 'denseblock_3_denselayer_1_conv_1']
     assert [row['inactive'] for row in table['layers']] == [4, 6, 10, 14]
     assert table['network']['all'] == 1154012 and table['images'] == 14
+    assert 'top-1 %.3f %%' % (100 * table['top1']) in printed
     assert '1,154,012' in printed and 'denseblock_2_denselayer_2_conv_1' in printed
     assert (tmp_path / 'on.png').read_bytes().startswith(b'\x89PNG')
 

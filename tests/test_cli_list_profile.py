@@ -83,7 +83,7 @@ def test_list(capsys):
     assert code == 0 and [line.split()[0] for line in lines[1:]] == list_models()
     assert next(line for line in lines if line.startswith('igc_l100m2')).split() == [
         'igc_l100m2_imagenet', '224', '8,637,900', '1,264,780,800', '8.61', 'M', '1,300', 'M',
-        '26.95', '%', '8.92', '%']
+        '26.95', '%', '8.92', '%', '-']
 
 
 def test_list_pattern(capsys):
@@ -100,7 +100,7 @@ def test_list_json(capsys):
     code, out, _ = run(capsys, 'list', 'plain_igc', '--json')
     assert code == 0 and json.loads(out) == [
         {'name': 'plain_igc', 'family': 'igc', 'input_size': 32, 'parameters': 317242,
-         'macs': 57067392, 'published': None, 'summary': 'IGC units, no shortcuts'}]
+         'macs': 57067392, 'published': None, 'summary': 'IGC units, no shortcuts', 'weights': ''}]
 
 
 def test_list_markdown(capsys):

@@ -6,10 +6,9 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from synthetic import noise, write_records
+from synthetic import write_train_and_test
 
 from igcnet.cli import train as cli
 from igcnet.train.checkpoint import read_state
@@ -28,10 +27,7 @@ def clean_environment(monkeypatch):
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('data')
-    for name, count in (('train', 32), ('test', 8)):
-        write_records(folder / name, noise(count, seed=count), (np.arange(count) % 3).astype(float))
-    return folder
+    return write_train_and_test(tmp_path_factory.mktemp('data'), 32, 8)
 
 
 def arguments(data, log_dir, *more):

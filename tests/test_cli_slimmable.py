@@ -7,7 +7,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 from slimmable_cases import SMALL, WRN, close, small
-from synthetic import noise, write_records
+from synthetic import noise, write_records, write_train_and_test
 
 from igcnet.cli import cut, evaluate, predict, query_table, train
 from igcnet.cli.common import resolutions, widths
@@ -30,8 +30,7 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp('world')
     net = small()
     net.save_parameters(str(folder / 'net.params'))
-    for name, count in (('train', 30), ('test', 11)):
-        write_records(folder / name, noise(count, seed=count), np.arange(count) % 4.0)
+    write_train_and_test(folder, 30, 11, classes=4)
     return folder, net
 
 

@@ -239,6 +239,7 @@ BAD = [
     (['--kv-store', 'devise'], 2, 'device, local'),
     (['--kv-store', 'dist_sync'], 2, 'not part of a distributed job'),
     (['--gc-type', '2bit'], 2, 'the distributed values of --kv-store'),
+    (['--gc-threshold', '0.1'], 2, 'goes with --gc-type 2bit'),
     (['--gpus', '0'], 2, 'CPU build'),
     (['--gpus', 'a'], 2, 'GPU numbers'),
     (['--recipe', 'fast'], 2, 'igc-cifar'),

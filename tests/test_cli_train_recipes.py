@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import yaml
-from synthetic import noise, write_records
+from synthetic import write_train_and_test
 from test_cli_train import NETWORK, arguments, run_of, same, weights
 
 from igcnet.cli import train as cli
@@ -18,10 +18,7 @@ DENSE = ['--network', 'resnet', '--depth', '8', '--primary-partition', '2']
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     """24 training and 5 test images of three classes."""
-    folder = tmp_path_factory.mktemp('data')
-    for name, count in (('train', 24), ('test', 5)):
-        write_records(folder / name, noise(count, seed=count), np.arange(count) % 3.0)
-    return folder
+    return write_train_and_test(tmp_path_factory.mktemp('data'), 24, 5)
 
 
 @pytest.fixture(scope='module')

@@ -72,15 +72,6 @@ def test_parts_of_a_batch_give_the_update_of_the_whole(contexts, parts):
                                np.concatenate([y.asnumpy() for y in first.outputs]), rtol=1e-12)
 
 
-def test_several_resolutions_are_divided_alike():
-    images = (np.arange(6)[:, None], 10 * np.arange(6)[:, None])
-    parts = list(gradients._split(images, np.arange(6), 4))
-    assert [len(labels) for _, labels in parts] == [2, 2, 1, 1]
-    for (small, large), labels in parts:
-        np.testing.assert_array_equal(small[:, 0], labels)
-        np.testing.assert_array_equal(large[:, 0], 10 * labels)
-
-
 @pytest.mark.parametrize('contexts', CONTEXTS, ids=len)
 def test_clipping_limits_the_norm_of_all_gradients_together(contexts):
     images, labels = random_batches(1)[0]

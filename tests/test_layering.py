@@ -37,7 +37,7 @@ MAY_IMPORT = {
     'train': NETWORKS | {'convert', 'data', 'deploy', 'launch', 'profiling', 'train'},
     'launch': BASE | {'launch'},
 }
-LATE = {'': {'registry'}, 'registry': {'models', 'convert'}}
+LATE = {'': {'registry'}, 'registry': {'models', 'convert', 'deploy'}}
 
 # Packages that are slow, optional or heavy; `gluoncv` also needs care beside torch 2.
 INSIDE_FUNCTIONS_ONLY = {'torch', 'onnx', 'onnxruntime', 'gluoncv', 'matplotlib', 'tensorboardX',

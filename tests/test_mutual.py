@@ -247,9 +247,9 @@ def test_what_cannot_work_is_one_line(net, changes, message):
 
 def test_resolutions_above_the_data():
     method = find_method('mutual')
-    assert method.resolutions(RECIPE, 32) == ()
+    method.check_input(RECIPE, 32)
     with pytest.raises(UsageError, match='resolutions: 32 is more than the 28 of the images'):
-        method.resolutions(RECIPE, 28)
+        method.check_input(RECIPE, 28)
 
 
 @pytest.mark.parametrize('name, network, expected', [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import IGCNET
 from loops import RECIPE, assert_same_bits, make_loop, parameters, random_batches, silent
-from synthetic import noise, write_records
+from synthetic import write_train_and_test
 from test_cli_train import arguments, run_of, weights
 
 from igcnet.cli import train as cli
@@ -99,10 +99,7 @@ def run_command(*options):
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('data')
-    for name, count in (('train', 24), ('test', 5)):
-        write_records(folder / name, noise(count, seed=count), np.arange(count) % 3.0)
-    return folder
+    return write_train_and_test(tmp_path_factory.mktemp('data'), 24, 5)
 
 
 def test_bfloat16_trains_and_leaves_a_network_of_float32(data, tmp_path):

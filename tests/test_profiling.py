@@ -10,6 +10,7 @@ from mxnet.gluon import HybridBlock, nn
 from mxnet.gluon.model_zoo import vision
 
 import igcnet
+from igcnet.deploy.released import summaries
 from igcnet.errors import IgcnetError, UsageError
 from igcnet.layers import BatchNorm, Conv2D, Dense, Flatten, Pool2D, named_sequential
 from igcnet.profiling import count_macs, count_parameters, format_csv, format_table, profile
@@ -210,13 +211,17 @@ def test_networks_markdown():
     assert text.count('### igc\n') == 1
     assert 'hellozting/InterleavedGroupConvolutions (ImageNet)' in text
     assert 'Published: ' not in networks_markdown(['plain'])
+    noted = networks_markdown(['plain', 'resnet'], {'plain': 'top-1 90 %'})
+    assert noted.count('released weights') == 1
+    assert '; released weights: top-1 90 % |' in noted
 
 
 @needs_checkout
 def test_readme_is_in_step():
     """`make tables` writes it."""
     text = (REPO / 'README.md').read_text(encoding='utf-8')
-    assert replace_section(text, networks_markdown(list_models()), 'README.md') == text
+    assert replace_section(text, networks_markdown(list_models(), summaries()),
+                           'README.md') == text
 
 
 def test_update_file(tmp_path):

@@ -48,7 +48,7 @@ def test_command(capsys, tmp_path):
     assert main([*OPTIONS, '--json', '--lowering', 'blocked', '--data',
                  str(tmp_path / 'train.rec')]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found['lowering'] == 'blocked' and found['batch'] == 2
+    assert found['lowering'] == 'blocked' and found['batch_size'] == 2
     assert list(found['parts']) == ['reading', 'forward', 'backward', 'optimiser']
     assert main(OPTIONS) == 0
     assert 'lowering stock, batch 2 of 32x32, 1 threads' in capsys.readouterr().out

@@ -1,14 +1,14 @@
-"""PyTorch checkpoints and our networks: names, wrappers, reports, the way back, the twin."""
+"""PyTorch checkpoints and our networks: names, wrappers, reports, the way back."""
 
 import json
 import shutil
 from collections import OrderedDict
 from pathlib import Path
 
-import mxnet as mx
 import numpy as np
 import pytest
 from small_networks import random_network
+from torch_networks import SMALL, assert_same, fresh, small, values_by_path
 
 import igcnet
 from igcnet.convert.torch_convert import (
@@ -20,67 +20,12 @@ from igcnet.convert.torch_convert import (
     with_extras,
 )
 from igcnet.convert.torch_file import read_torch
-from igcnet.convert.torch_origin import Origin, origin_path, read_origin, write_origin
 from igcnet.convert.torch_state import find_state, replace_state
-from igcnet.convert.torch_twin import reshaped, run_twin
 from igcnet.convert.torch_writer import write_torch
 from igcnet.deploy.originals import differences, our_settings
 from igcnet.errors import CheckpointError, UsageError
 
-# One small network for each family that has an original in PyTorch.
-SMALL = {
-    'menet': dict(block_channels=(24, 48, 96), block_layers=(1, 1, 1), init_c=6,
-                  side_channels=(2, 2, 2), groups=3, classes=5),
-    'shufflenet': dict(groups=3, init_mul=0.5, width_mul=0.25, block_layers=(1, 1, 1), classes=5),
-    'mobilenet': dict(width_mul=0.125, classes=5),
-    'igcv3': dict(width=0.25, classes=5), 'mobilenetv2': dict(width=0.25, classes=5),
-    'mobilenet_v1_us': dict(width_mult_range=(0.25, 0.5), width_mult_list=(0.25, 0.5), classes=5),
-    'mobilenet_v2_us': dict(width_mult_range=(0.25, 0.5), width_mult_list=(0.5,), classes=5),
-    'resnet50_us': dict(width_mult_range=(0.05, 0.1), width_mult_list=(0.05, 0.1), classes=5),
-    'wideresnet28_10_us': dict(depth=10, widen_factor=1, width_mult_range=(0.5, 1.0),
-                               width_mult_list=(0.5, 1.0), classes=5),
-    'dydensenet': dict(stages='2-1', growth='8-8', classes=5), 'dyresnet18': dict(classes=5),
-    'densenet': dict(stages='2-1', growth='8-8', classes=5), 'resnet18': dict(classes=5),
-}
 SYSTEMS = ('dgc', 'igcv3', 'menet', 'mutualnet')
-
-
-def small(name='mobilenet', seed=0):
-    """A small network with random values and the key map of its family."""
-    return random_network(name, seed, **SMALL[name]), family_of(igcnet.get_spec(name))
-
-
-def trained_like(name, settings):
-    """A network whose values stay in range: the original's initialisation, other statistics."""
-    net = igcnet.get_model(name, **settings)
-    mx.random.seed(0)
-    net.initialize()
-    rng = np.random.RandomState(0)
-    for path, parameter in net._collect_params_with_prefix().items():
-        if path.endswith(('running_mean', 'beta')):
-            parameter.set_data(mx.nd.array(0.2 * rng.randn(*parameter.shape)))
-        elif path.endswith(('running_var', 'gamma')):
-            parameter.set_data(mx.nd.array(0.8 + 0.4 * rng.rand(*parameter.shape)))
-        elif path.endswith('inactive_channels'):
-            parameter.set_data(mx.nd.array([4]))
-        elif 'headconv' in path and 'weight' in path:  # saliencies multiply from layer to layer
-            parameter.set_data(0.3 * parameter.data())
-    return net
-
-
-def values_by_path(net):
-    return {path: parameter.data().asnumpy()
-            for path, parameter in net._collect_params_with_prefix().items()}
-
-
-def assert_same(net, other, paths=None):
-    mine, theirs = values_by_path(net), values_by_path(other)
-    for path in paths or mine:
-        assert mine[path].tobytes() == theirs[path].tobytes(), path
-
-
-def fresh(name, **changes):
-    return igcnet.get_model(name, **{**SMALL[name], **changes})
 
 
 @pytest.fixture
@@ -400,162 +345,6 @@ def test_torch_loads_it(tmp_path, name):
     for path, array in values_by_path(net).items():
         key = family.WRAPPER['prefixes'][0] + names[path]
         assert loaded[key].tobytes() == array.tobytes(), key
-
-
-# Origins
-
-
-def some_origin(**changes):
-    origin = Origin('zip', ('state_dict',), 'module.', ['module.a', 'module.n'],
-                    {'module.a': 'float16'}, {'module.n': np.array(3)},
-                    {'epoch': 3, 'state_dict': None}, OrderedDict([('', {'version': 1})]), True)
-    for field, value in changes.items():
-        setattr(origin, field, value)
-    return origin
-
-
-def test_origin_file(tmp_path):
-    write_origin(tmp_path / 'a-origin.pt', some_origin(), 'abc', 1000)
-    origin, checksum = read_origin(tmp_path / 'a-origin.pt')
-    assert checksum == 'abc' and list(differences(origin.__dict__, some_origin().__dict__)) == []
-    value, keys = origin.restore({'a': np.ones(2, 'f4')})
-    assert keys == ['module.a', 'module.n'] and value['epoch'] == 3
-    assert value['state_dict']['module.a'].dtype == np.float16
-    assert value['state_dict']._metadata == OrderedDict([('', {'version': 1})])
-
-
-@pytest.mark.parametrize('change', [
-    dict(container='tar'), dict(place=('model',)), dict(place=('epoch',)), dict(prefix=None),
-    dict(keys=[1]), dict(keys=None), dict(element_types={'module.a': 'O'}), dict(kept=[]),
-    dict(metadata='x'), dict(element_types={'module.a': 'nothing'})])
-def test_damaged_origin(tmp_path, change):
-    write_origin(tmp_path / 'a.pt', some_origin(**change), 'abc', 1000)
-    with pytest.raises(CheckpointError, match='damaged: its entries'):
-        read_origin(tmp_path / 'a.pt')
-
-
-def test_not_an_origin(tmp_path):
-    write_torch(tmp_path / 'a.pt', {'format': 'something'})
-    with pytest.raises(CheckpointError, match='not the origin of converted parameters'):
-        read_origin(tmp_path / 'a.pt')
-
-
-def test_origin_of_another_network(saved, tmp_path):
-    net, family, path = saved
-    origin = load_torch(net, family, path).origin
-    other, other_family = small('shufflenet')
-    with pytest.raises(CheckpointError, match='the origin is of another network'):
-        save_torch(other, other_family, tmp_path / 'b.pt', origin)
-    assert not (tmp_path / 'b.pt').exists()
-
-
-def test_origin_does_not_grow_without_bound(tmp_path):
-    """Views of one storage take no room in the file that they come from."""
-    many = np.broadcast_to(np.zeros(1 << 20, 'f4'), (100, 1 << 20))
-    with pytest.raises(CheckpointError, match='would take 419430'):
-        write_origin(tmp_path / 'a.pt', some_origin(around={'x': list(many), 'state_dict': None}),
-                     'abc', 1 << 20)
-
-
-def test_origin_path():
-    assert origin_path('a/net-0000.params') == Path('a/net-origin.pt')
-    assert origin_path('a/net-0012.params') == Path('a/net-origin.pt')
-    assert origin_path('net.params') == Path('net.params-origin.pt')
-
-
-# The twin
-
-
-@pytest.mark.parametrize('name, settings', [
-    *SMALL.items(), ('resnet_igc', dict(depth=8, primary_partition=4, secondary_partition=2)),
-    ('igcv3_mxnet', dict(width=0.25, classes=5)),
-    ('igcv2star_c416_cifar10', dict(depth=8, channels=64))])
-def test_twin(name, settings):
-    """The graph of every family, computed by PyTorch."""
-    pytest.importorskip('torch')
-    from igcnet.deploy.verify import against_twin
-    net = trained_like(name, settings)
-    found = list(against_twin(net, net.input_size if net.fixed_input_size else 32, {}))
-    assert len(found) == len(getattr(net, 'listed_widths', [None]))
-    for comparison in found:
-        assert comparison.difference < 5e-4, comparison
-        assert comparison.agreeing == comparison.images == 2
-
-
-def test_twin_sees_other_parameters():
-    pytest.importorskip('torch')
-    from igcnet.deploy.verify import against_twin
-    net = trained_like('mobilenetv2', SMALL['mobilenetv2'])
-    name = net.output.bias.name
-    changed = net.output.bias.data().asnumpy() + np.float32([0, 0, 1, 0, 0])
-    comparison, = against_twin(net, 32, {name: changed})
-    assert comparison.difference == pytest.approx(1, abs=1e-4)
-
-
-X = np.random.RandomState(0).randn(2, 6, 7, 5).astype(np.float32)
-OPERATIONS = {
-    'activation': lambda x: mx.sym.Activation(x, act_type='softsign'),
-    'leaky': lambda x: mx.sym.LeakyReLU(x, act_type='leaky', slope=0.2),
-    'max pooling': lambda x: mx.sym.Pooling(x, kernel=(3, 3), stride=(2, 2), pad=(1, 1)),
-    'max pooling, full': lambda x: mx.sym.Pooling(x, kernel=(2, 2), stride=(2, 2),
-                                                  pooling_convention='full'),
-    'average pooling': lambda x: mx.sym.Pooling(x, kernel=(3, 3), stride=(2, 2), pad=(1, 1),
-                                                pool_type='avg'),
-    'average pooling without padding': lambda x: mx.sym.Pooling(
-        x, kernel=(3, 3), pad=(1, 1), pool_type='avg', count_include_pad=False),
-    'global pooling': lambda x: mx.sym.Pooling(x, kernel=(1, 1), global_pool=True),
-    'shuffle': lambda x: mx.sym.reshape(mx.sym.swapaxes(mx.sym.reshape(
-        x, shape=(0, -4, 3, -1, -2)), dim1=1, dim2=2), shape=(0, -3, -2)),
-    'transpose': lambda x: mx.sym.transpose(x, axes=(0, 2, 3, 1)),
-    'transpose of all': lambda x: mx.sym.transpose(x),
-    'clip': lambda x: mx.sym.clip(x, a_min=-0.5, a_max=1),
-    'softmax': lambda x: mx.sym.softmax(x, axis=1),
-    'concat': lambda x: mx.sym.concat(x, x, dim=1),
-    'split': lambda x: mx.sym.split(x, num_outputs=3, axis=1)[1],
-    'split, squeezed': lambda x: mx.sym.split(x, num_outputs=6, axis=1, squeeze_axis=True)[4],
-    'slice': lambda x: mx.sym.slice_axis(x, axis=-2, begin=1, end=-1),
-    'stack': lambda x: mx.sym.stack(x, x, axis=2),
-    'mean': lambda x: mx.sym.mean(x, axis=(2, 3)),
-    'mean of the others': lambda x: mx.sym.mean(x, axis=1, exclude=True, keepdims=True),
-    'sum of all': lambda x: mx.sym.sum(x),
-    'sort': lambda x: mx.sym.sort(x, axis=1, is_ascend=False),
-    'take': lambda x: mx.sym.take(x, mx.sym.clip(mx.sym.slice_axis(
-        mx.sym.mean(x, axis=(1, 2, 3)), axis=0, begin=0, end=1), a_min=1, a_max=1), axis=-1),
-    'dot': lambda x: mx.sym.dot(mx.sym.Flatten(x), mx.sym.Flatten(x), transpose_b=True),
-    'arithmetic': lambda x: 3 - (x * 2 + 1) / 4 - x * x,
-    'comparison': lambda x: mx.sym.broadcast_greater(x, mx.sym.mean(x, axis=1, keepdims=True)),
-    'likes': lambda x: mx.sym.reshape_like(mx.sym.ones_like(x) + mx.sym.zeros_like(x),
-                                           mx.sym.transpose(x)),
-    'sum of several': lambda x: mx.sym.add_n(x, x, mx.sym.BlockGrad(x)),
-    'dimensions': lambda x: mx.sym.expand_dims(x, axis=1),
-}
-
-
-@pytest.mark.parametrize('operation', OPERATIONS)
-def test_twin_operators(operation):
-    """Each operator of the twin against MXNet's."""
-    pytest.importorskip('torch')
-    from igcnet.convert.symbol_json import from_mxnet
-    symbol = OPERATIONS[operation](mx.sym.var('data'))
-    expected = symbol.bind(mx.cpu(), {'data': mx.nd.array(X)}).forward()[0].asnumpy()
-    found = run_twin(from_mxnet(symbol), {'data': X})
-    assert found.shape == expected.shape or found.size == expected.size == 1
-    np.testing.assert_allclose(found, expected.reshape(found.shape), rtol=1e-5, atol=1e-5)
-
-
-def test_twin_without_an_operator():
-    pytest.importorskip('torch')
-    from igcnet.convert.symbol_json import from_mxnet
-    with pytest.raises(UsageError, match='L2Normalization is not translated'):
-        run_twin(from_mxnet(mx.sym.L2Normalization(mx.sym.var('data'))), {'data': X})
-
-
-@pytest.mark.parametrize('codes', [
-    (0, -1), (-1,), (0, -4, 2, 3, -2), (0, -4, -1, 3, -2), (-3, -2), (0, -3, 0), (-2,),
-    (0, 0, -3), (0, 3, 2, -2), (0, -4, 3, -1, -3)])
-def test_reshape_codes(codes):
-    symbol = mx.sym.reshape(mx.sym.var('data'), shape=codes)
-    assert reshaped(X.shape, codes) == symbol.infer_shape(data=X.shape)[1][0]
 
 
 # Sweep over cases

@@ -6,10 +6,20 @@ import struct
 import tarfile
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
+import pytest
+
+from igcnet.convert.torch_file import read_torch
+from igcnet.errors import CheckpointError
 
 MAGIC, VERSION = 0x1950a86a20f9469cfc6c, 1001
+# Written by PyTorch 2.13 from one dictionary: shared storages, strides, every element type,
+# a defaultdict, a namespace, NumPy values. torch_module.pt is a whole nn.Sequential.
+DATA = Path(__file__).resolve().parent / 'data'
+CONTAINERS = ('zip', 'legacy')
+WEIGHTS = np.arange(4, dtype=np.float32)
 
 
 def number(value):
@@ -100,3 +110,12 @@ def tar_file(path, array, views=(), shape=None, storage_key=7, tensor_key=8, str
 
 def ordered(**entries):
     return OrderedDict(entries)
+
+
+def refusal(path):
+    """The message with which a file is refused; always one line that begins with its name."""
+    with pytest.raises(CheckpointError) as caught:
+        read_torch(path)
+    message = str(caught.value)
+    assert message.startswith('%s: ' % path) and '\n' not in message
+    return message[len('%s: ' % path):]

@@ -16,7 +16,7 @@ FOLDER = Path(__file__).resolve().parent
 sys.path[0] = str(FOLDER.parent.parent)
 
 from igcnet.convert import read_ndarrays
-from igcnet.train.runlog import read_metrics
+from igcnet.train.runlog import read_epochs
 
 SUFFIX = '.inactive_channels'
 
@@ -33,7 +33,7 @@ def main():
     FigureCanvasAgg(figure)
     loss, error, gates = figure.subplots(1, 3)
     for label, run in (('dydensenet', args.dynamic), ('densenet', args.plain)):
-        rows = [row for row in read_metrics(run) if row['event'] == 'epoch']
+        rows = read_epochs(run)
         epochs = [row['epoch'] for row in rows]
         line, = loss.plot(epochs, [row['val_loss'] for row in rows], label=label + ', validation')
         loss.plot(epochs, [row['train_loss'] for row in rows], ':', color=line.get_color(),

@@ -17,12 +17,12 @@ FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER.parent.parent))
 
 from igcnet.deploy.query_table import read_table
-from igcnet.train.runlog import read_metrics
+from igcnet.train.runlog import read_epochs
 
 
 def draw_curves(axes, name, run, colour):
     """Validation top-1 of the widest network, and of the others that were validated."""
-    epochs = [m for m in read_metrics(run) if m['event'] == 'epoch']
+    epochs = read_epochs(run)
     for key in epochs[0]:
         if key.startswith('val_') and key.endswith('top1'):
             width = key[len('val_width_'):-len('_top1')]

@@ -34,7 +34,8 @@ def build_parser() -> Parser:
                         help='pictures in a row (default: 6)')
     parser.add_argument('--first', type=positive_int, default=4, metavar='N',
                         help='use only the first N images (default: 4)')
-    parser.add_argument('--rand-seed', type=seed, default=0, metavar='N', help='(default: 0)')
+    parser.add_argument('--rand-seed', type=seed, default=0, metavar='N',
+                        help='decides what the augmentation draws (default: 0)')
     return parser
 
 

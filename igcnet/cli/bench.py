@@ -13,9 +13,9 @@ from igcnet.errors import UsageError
 from igcnet.files import write_json
 
 # As in igcnet.deploy.bench, by the words of the option (a test compares them).
-FORMS = {'stock': 'MXNet stock', 'mxnet': 'MXNet optimised', 'naive': 'ONNX Runtime naive',
-         'onnx': 'ONNX Runtime optimised', 'mxnet-int8': 'MXNet int8',
-         'onnx-int8': 'ONNX Runtime int8', 'torch': 'PyTorch eager',
+FORMS = {'stock': 'MXNet stock', 'mxnet': 'MXNet optimised', 'native': 'igcnet engine',
+         'naive': 'ONNX Runtime naive', 'onnx': 'ONNX Runtime optimised',
+         'mxnet-int8': 'MXNet int8', 'onnx-int8': 'ONNX Runtime int8', 'torch': 'PyTorch eager',
          'torch-channels-last': 'PyTorch channels_last', 'torch-compiled': 'PyTorch compiled'}
 
 
@@ -29,7 +29,8 @@ def build_parser() -> Parser:
                     'not depend on them.')
     add_network_options(parser, positional=True)
     parser.add_argument('--input-size', type=positive_int, metavar='N',
-                        help="height and width of the images (default: the configuration's)")
+                        help='height and width of the images (default: those the network is made '
+                             'for)')
     parser.add_argument('--batch-sizes', type=batch_sizes, default='1,32', metavar='N,N,...',
                         help='images in a call')
     parser.add_argument('--forms', type=forms, default=','.join(FORMS), metavar='NAME,...',
@@ -71,8 +72,8 @@ def _main(argv: Optional[List[str]]) -> int:
     from igcnet.registry import get_model
 
     spec, overrides = network_from(args)
-    size = args.input_size or spec.preprocessing.input_size
     net = get_model(spec.name, **overrides)
+    size = args.input_size or net.input_size
     if isinstance(net, SlimmableNetwork):
         net = net.cut()
     give_random_parameters(net, size)

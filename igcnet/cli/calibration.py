@@ -26,7 +26,7 @@ def add_calibration_options(parser: Parser, text: str, required: bool = False) -
                        help='which images, and how they are augmented')
 
 
-def calibration_facts(args: argparse.Namespace, preprocessing) -> Dict[str, Any]:
+def calibration_facts(args: argparse.Namespace, preprocessing: Any) -> Dict[str, Any]:
     """What the running statistics depend on beside the weights, as plain values."""
     small = preprocessing.input_size <= SMALL_IMAGES
     return {'records': args.calibrate, 'batches': args.calibrate_batches,
@@ -37,7 +37,7 @@ def calibration_facts(args: argparse.Namespace, preprocessing) -> Dict[str, Any]
 
 
 def calibration_batches(args: argparse.Namespace,
-                        preprocessing) -> Callable[[], Iterator[Any]]:
+                        preprocessing: Any) -> Callable[[], Iterator[Any]]:
     """A function that gives the batches of training images, the same ones at each call.
 
     Raises

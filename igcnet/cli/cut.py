@@ -6,7 +6,7 @@ from typing import List, Optional
 
 from igcnet._backend import set_threads
 from igcnet.cli.common import Parser, positive_int, run
-from igcnet.cli.source import add_source_options, load_source
+from igcnet.cli.source import add_trained_options, load_source
 from igcnet.errors import UsageError
 
 
@@ -24,7 +24,7 @@ def build_parser() -> Parser:
                              'weights (default: those of the parameter file)')
     parser.add_argument('--resolution', type=positive_int, metavar='N',
                         help='with --table: of this resolution (default: the input size)')
-    add_source_options(parser)
+    add_trained_options(parser, graphs=False)
     return parser
 
 
@@ -35,18 +35,19 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def _main(argv: Optional[List[str]]) -> int:
     args = build_parser().parse_args(argv)
-    set_threads(args.threads or 0)
+    set_threads(0)
     if args.symbol:
         raise UsageError('--symbol %s: a graph has one width already; give --network' % args.symbol)
     if args.resolution and not args.table:
         raise UsageError('--resolution %d: goes with --table, which has the statistics of each '
                          'resolution' % args.resolution)
+    import mxnet as mx
+
     from igcnet.deploy import export
     from igcnet.layers import SlimmableNetwork
     from igcnet.profiling import count_parameters
-    from igcnet.train.devices import contexts
 
-    found = load_source(args, contexts(args.gpus, args.cpus))
+    found = load_source(args, [mx.cpu()])
     net = found.net
     if not isinstance(net, SlimmableNetwork):
         raise UsageError('--network %s: has one width only; what is cut is a slimmable network '
@@ -54,7 +55,8 @@ def _main(argv: Optional[List[str]]) -> int:
     resolution = args.resolution or found.preprocessing.input_size
     figures = {'width': net.width, 'resolution': resolution}
     if args.table:
-        figures.update(_use_table(args.table, args.params, net, resolution))
+        figures.update(_use_table(args.table, args.params or found.description, net,
+                                  resolution))
     part = net.cut()
     # The whole network of this width has the same shapes.
     settings = {**found.settings, 'width_mult_range': [net.width] * 2,

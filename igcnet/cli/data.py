@@ -26,7 +26,7 @@ def build_parser() -> Parser:
                        help='height and width of the crops (default: 224, or the shorter side of '
                             'the first image if that is smaller)')
     bench.add_argument('--batch-size', type=positive_int, default=64, metavar='N',
-                       help='(default: 64)')
+                       help='images in a batch (default: 64)')
     bench.add_argument('--decode-threads', type=positive_int, default=0, metavar='N',
                        help='threads of the reader (default: one for each core)')
     bench.add_argument('--seconds', type=_seconds, default=0.5, metavar='S',

@@ -30,7 +30,7 @@ def build_parser() -> Parser:
     inspect.add_argument('--picture', metavar='FILE',
                          help='write a picture with a panel for each layer: classes by channels')
     inspect.add_argument('--json', metavar='FILE', help='write the table as JSON')
-    add_source_options(inspect)
+    add_source_options(inspect, graphs=False)
     freeze = commands.add_parser(
         'freeze', help='give each head the channels that it chooses on average, for good',
         description='Make an ordinary grouped network: each head keeps the channels with the '
@@ -41,7 +41,7 @@ def build_parser() -> Parser:
     freeze.add_argument('--output', required=True, metavar='PREFIX',
                         help='write PREFIX-symbol.json, PREFIX-0000.params and '
                              'PREFIX-manifest.json, for evaluate and predict')
-    add_source_options(freeze)
+    add_source_options(freeze, graphs=False)
     return parser
 
 
@@ -113,8 +113,9 @@ def _inspect(args, found, devices, recorder, scores) -> int:
     print('  '.join(['network'.ljust(width), ' ' * 18, *(
         '%13s' % format(round(totals[key]), ',') for key in keys)]))
     if args.json:
-        top1, top5 = _percent(scores)
-        write_json(args.json, {'images': scores.count, 'top1': top1, 'top5': top5,
+        means = scores.means()
+        write_json(args.json, {'images': scores.count, 'top1': means['top1'],
+                               'top5': means['top5'],
                                'network': totals, 'other_layers': rest, 'layers': rows})
     if args.picture:
         draw(args.picture, recorder.shares(), found.classes)

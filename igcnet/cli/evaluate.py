@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from typing import List, Optional
+from typing import Any, List, Optional
 
 import numpy as np
 
@@ -128,12 +128,18 @@ def _prepare_width(args, found) -> None:
     elif isinstance(net, SlimmableNetwork) and not net.has_statistics():
         raise UsageError('--width %g: %s has BN statistics for the widths %s only; --calibrate '
                          'RECORDS computes them from training images'
-                         % (net.width, args.params, ', '.join('%g' % w
-                                                              for w in net.listed_widths)))
+                         % (net.width, found.description,
+                            ', '.join('%g' % w for w in net.listed_widths)))
 
 
-def check_batch_labels(reader, batch, classes: int) -> None:
-    """The labels of a batch must be classes of the network."""
+def check_batch_labels(reader: Any, batch: Any, classes: int) -> None:
+    """The labels of a batch of an `EvalReader` must be classes of the network.
+
+    Raises
+    ------
+    DataError
+        A label is not; the message names its image.
+    """
     largest = int(np.argmax(batch.labels))
     if batch.labels[largest] >= classes:
         raise DataError('%s has the label %d, but the network has %d classes; it belongs to other '

@@ -35,7 +35,7 @@ def build_parser() -> Parser:
                         help="the scheduler's port; 0: a free one")
     parser.add_argument('--silence', type=float, default=Job.silence, metavar='SECONDS',
                         help='a machine that says nothing for so long counts as lost')
-    parser.add_argument('--log-folder', metavar='DIR',
+    parser.add_argument('--log-folder', metavar='FOLDER',
                         help="also write each process's lines to its own file there")
     parser.add_argument('command', nargs=argparse.REMAINDER, metavar='COMMAND',
                         help='program and arguments, such as: python tools/train.py ...')

@@ -10,9 +10,11 @@ from igcnet.errors import UsageError
 
 
 def build_parser() -> Parser:
+    """The command's parser."""
     parser = Parser(prog='igcnet list', description='Names for --network, with trainable '
                     'parameters and multiply-adds (convolutions and fully connected layers, '
-                    'without bias, for one image), and the figures published for them.')
+                    'without bias, for one image), the figures published for them, and the '
+                    'accuracy of the weights that come with the package.')
     parser.add_argument('pattern', nargs='?', default='*',
                         help="names to show, such as 'resnet*'")
     output = parser.add_mutually_exclusive_group()
@@ -28,6 +30,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def _main(argv: Optional[List[str]]) -> int:
     args = build_parser().parse_args(argv)
+    from igcnet.deploy.released import summaries
     from igcnet.profiling.report import align
     from igcnet.profiling.table import network_row, networks_markdown
     from igcnet.registry import list_models
@@ -37,15 +40,17 @@ def _main(argv: Optional[List[str]]) -> int:
         raise UsageError("no network is called %r; a pattern such as '*%s*' finds parts of names"
                          % (args.pattern, args.pattern.strip('*')))
     if args.markdown:
-        print(networks_markdown(names))
+        print(networks_markdown(names, summaries()))
         return 0
-    rows = [network_row(name) for name in names]
+    weights = summaries()
+    rows = [network_row(name, weights) for name in names]
     if args.json:
         print(json.dumps([row.as_dict() for row in rows], indent=2))
         return 0
     header = ('name', 'input', 'parameters', 'multiply-adds', 'published params', 'published macs',
-              'top-1 error', 'top-5 error')
+              'top-1 error', 'top-5 error', 'released weights')
     print('\n'.join(align(header, [
         (row.name, '%d' % row.input_size, '{:,}'.format(row.parameters),
-         '{:,}'.format(row.macs), *row.figures) for row in rows], right=range(1, 8))))
+         '{:,}'.format(row.macs), *row.figures, row.weights or '-')
+        for row in rows], right=range(1, 8))))
     return 0

@@ -21,6 +21,7 @@ COMMANDS = {
     'evaluate': 'accuracy of a trained network on a record file or image folder',
     'predict': 'the most probable classes of images',
     'export': 'a trained network as the fastest files for inference on a CPU',
+    'release': 'the network of a run as released weights, for --pretrained',
     'bench': 'speed of a network in our forms and in those of others',
     'dgc': 'what dynamic group convolutions choose, and their static form',
     'query_table': 'a slimmable network at every width and resolution; the best for each budget',

@@ -90,9 +90,10 @@ def add_network_options(parser: Parser, positional: bool = False, required: bool
     group = parser.add_argument_group('network', 'the settings default to those of the named '
                                       'configuration; `igcnet list` shows the names')
     if positional:
-        group.add_argument('network', metavar='NAME', help='network')
+        group.add_argument('network', metavar='NAME', help='name of a network')
     else:
-        group.add_argument('--network', metavar='NAME', required=required, help='network')
+        group.add_argument('--network', metavar='NAME', required=required,
+                           help='name of a network')
     for setting, (text, spellings) in SETTINGS.items():
         group.add_argument(option(setting), *spellings, dest=setting, metavar='VALUE',
                            action=_StoreSetting, default=argparse.SUPPRESS, help=text)

@@ -13,21 +13,25 @@ from igcnet.errors import UsageError
 
 
 def build_parser() -> Parser:
+    """The command's parser."""
     parser = Parser(prog='igcnet profile', description='Output shape, trainable parameters and '
                     'multiply-adds of every layer, for one image. Multiply-adds are those of '
                     'convolutions and fully connected layers, without bias.')
     add_network_options(parser, positional=True)
     parser.add_argument('--input-size', type=positive_int, metavar='N',
-                        help="height and width of the image (default: the configuration's)")
+                        help='height and width of the image (default: those the network is made '
+                             'for)')
     parser.add_argument('--all', action='store_true',
                         help='also operators without parameters: ReLU, pooling, shuffles, sums')
     times = parser.add_argument_group('times')
     times.add_argument('--time', action='store_true',
                        help='instead, where the time of a training step goes on this machine: '
                             'forward, backward, optimiser, and every layer on its own')
-    times.add_argument('--batch-size', type=positive_int, metavar='N', help='(default: 64)')
+    times.add_argument('--batch-size', type=positive_int, metavar='N',
+                       help='images in a batch (default: 64)')
     times.add_argument('--lowering', choices=('stock', 'blocked', 'native', 'auto'),
-                       help='(default: stock)')
+                       help='how grouped convolutions and shuffles are computed, as for train '
+                            '(default: stock)')
     times.add_argument('--rounds', type=positive_int, metavar='N',
                        help='steps of which the median is taken (default: 5)')
     times.add_argument('--threads', type=positive_int, metavar='N',
@@ -63,10 +67,11 @@ def _main(argv: Optional[List[str]]) -> int:
     from igcnet.registry import get_model
 
     settings = {**spec.settings(), **overrides}
-    size = args.input_size or spec.preprocessing.input_size
+    net = get_model(spec.name, **overrides)
+    size = args.input_size or net.input_size
     if args.time:
-        return _print_times(args, spec, overrides, settings, size)
-    counted = profile(get_model(spec.name, **overrides), (1, 3, size, size))
+        return _print_times(args, spec, net, settings, size)
+    counted = profile(net, (1, 3, size, size))
     if args.json:
         print(json.dumps({'network': spec.name, 'settings': settings, **counted.as_dict(args.all)},
                          indent=2))
@@ -79,14 +84,12 @@ def _main(argv: Optional[List[str]]) -> int:
     return 0
 
 
-def _print_times(args, spec, overrides, settings, size: int) -> int:
+def _print_times(args, spec, net, settings, size: int) -> int:
     from igcnet.profiling import format_times, time_step
-    from igcnet.registry import get_model
     from igcnet.train.optimizer import Nesterov
 
     batch = args.batch_size or 64
     reading = {} if args.data is None else {'reading': _seconds_of_reading(args.data, batch, size)}
-    net = get_model(spec.name, **overrides)
     net.initialize()
     lowering = net.set_lowering(args.lowering or 'stock')
     times = time_step(net, Nesterov(momentum=0.9, learning_rate=0.01, wd=1e-4), batch, size,
@@ -94,7 +97,7 @@ def _print_times(args, spec, overrides, settings, size: int) -> int:
     times = times._replace(parts={**reading, **times.parts})
     if args.json:
         print(json.dumps({'network': spec.name, 'settings': settings, 'lowering': lowering,
-                          'batch': batch, **times.as_dict()}, indent=2))
+                          'batch_size': batch, **times.as_dict()}, indent=2))
     else:
         print('%s, lowering %s, batch %d of %dx%d, %s threads' % (
             spec.name, lowering, batch, size, size, os.environ['OMP_NUM_THREADS']))

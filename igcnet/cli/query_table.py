@@ -29,10 +29,11 @@ def build_parser() -> Parser:
                         help='images to evaluate: a record file, or a folder with one folder for '
                              'each class')
     parser.add_argument('--widths', type=widths, metavar='W,W,...|FIRST:LAST:STEP',
-                        help='(default: those that have running statistics in the network)')
+                        help='widths to measure (default: those that have running statistics in '
+                             'the network)')
     parser.add_argument('--resolutions', type=resolutions, metavar='R,R,...',
-                        help="(default: the network's input size)")
-    add_source_options(parser)
+                        help="resolutions to measure (default: the network's input size)")
+    add_source_options(parser, graphs=False)
     add_calibration_options(parser, 'training images from which the running statistics of each '
                             'pair are computed: a record file', required=True)
     timing = parser.add_argument_group('time')

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from igcnet.cli.common import Parser, positive_int
-from igcnet.cli.network_options import add_network_options, network_from
+from igcnet.cli.network_options import add_network_options, network_from, option
 from igcnet.errors import DataError, UsageError
 
 ONNX = '.onnx'
@@ -39,9 +39,12 @@ class TrainedNetwork(NamedTuple):
     settings: Optional[Dict[str, Any]] = None
 
 
-def add_source_options(parser: Parser) -> None:
-    """Add the options that name a trained network and the devices to run it on."""
-    add_trained_options(parser)
+def add_source_options(parser: Parser, graphs: bool = True) -> None:
+    """Add the options that name a trained network and the devices to run it on.
+
+    `graphs` as in `add_trained_options`.
+    """
+    add_trained_options(parser, graphs)
     device = parser.add_argument_group('devices')
     device.add_argument('--batch-size', type=positive_int, default=64, metavar='N',
                         help='images in a batch')
@@ -58,26 +61,41 @@ def add_threads_option(parser: argparse._ActionsContainer) -> None:
                              'physical cores)')
 
 
-def add_trained_options(parser: Parser) -> None:
-    """Add the options that name a trained network."""
+def add_trained_options(parser: Parser, graphs: bool = True) -> None:
+    """Add the options that name a trained network.
+
+    Parameters
+    ----------
+    graphs : bool
+        Whether the command takes a network that is known as a graph only. Otherwise it refuses
+        ``--symbol``, which its help does not show, and says why.
+    """
     add_network_options(parser, required=False)
     group = parser.add_argument_group(
-        'trained network', 'a checkpoint of ours: --params RUN, CHECKPOINT or FILE; one of a '
-        "PyTorch original: --network NAME --params FILE; one in the MXNet original's layout, or an "
-        'exported network: --symbol FILE --params FILE, or --params FILE.onnx')
-    group.add_argument('--params', metavar='PATH', required=True,
-                       help='parameter file, checkpoint folder, folder of a run (its newest '
-                            "checkpoint), or checkpoint of a PyTorch original; that one's code is "
-                            'not executed')
+        'trained network', 'one that comes with the package: --network NAME --pretrained; a '
+        'checkpoint of ours: --params RUN, CHECKPOINT or FILE; one of a PyTorch original: '
+        '--network NAME --params FILE' + (
+            "; one in the MXNet original's layout, or an exported network: --symbol FILE --params "
+            'FILE, or --params FILE.onnx' if graphs else ''))
+    weights = group.add_mutually_exclusive_group(required=True)
+    weights.add_argument('--params', metavar='PATH',
+                         help='parameter file, checkpoint folder, folder of a run (its newest '
+                              "checkpoint), or checkpoint of a PyTorch original; that one's code "
+                              'is not executed')
+    weights.add_argument('--pretrained', action='store_true',
+                         help='the released weights of --network (`igcnet list` shows which have '
+                              'them); settings that are not given are those of the weights')
     group.add_argument('--symbol', metavar='FILE',
-                       help='symbol file of the graph, instead of --network')
+                       help='symbol file of the graph, instead of --network' if graphs
+                       else argparse.SUPPRESS)
     group.add_argument('--dataset', metavar='NAME',
                        help='take mean, deviation and input size from this data set (default: '
                             'what the checkpoint or its manifest says, else the named '
                             "configuration's)")
 
 
-def load_source(args: argparse.Namespace, contexts, as_it_is: bool = False) -> TrainedNetwork:
+def load_source(args: argparse.Namespace, contexts: Sequence[Any],
+                as_it_is: bool = False) -> TrainedNetwork:
     """The network that the options name, loaded on `contexts`.
 
     Parameters
@@ -91,7 +109,9 @@ def load_source(args: argparse.Namespace, contexts, as_it_is: bool = False) -> T
     UsageError, CheckpointError
         Options that do not go together, or files that do not fit.
     """
-    if args.params.endswith(ONNX):
+    if args.pretrained:
+        found = _from_release(args, contexts)
+    elif args.params.endswith(ONNX):
         if as_it_is:
             raise UsageError('--params %s: an ONNX file is written, not read, here; give the '
                              'network that it was made of' % args.params)
@@ -126,6 +146,22 @@ def _from_symbol(args, contexts, as_it_is) -> TrainedNetwork:
         known[0], ', '.join('%s=%s' % item for item in known[1].items())), *(known or ()))
 
 
+def _from_release(args, contexts) -> TrainedNetwork:
+    from igcnet.deploy.released import find_release
+    if args.symbol or not args.network:
+        raise UsageError('--pretrained: give it with --network NAME, and without --symbol')
+    width = _width_to_run_at(args, args.network)
+    spec, settings = network_from(args)
+    return _released(find_release(spec.name, settings), contexts, width)
+
+
+def _released(release, contexts, width: Optional[float]) -> TrainedNetwork:
+    return _at_width(TrainedNetwork(
+        release.load(contexts), release.preprocessing, release.classes,
+        '%s, released weights %s' % (release.network, release.name), release.network,
+        release.settings), width)
+
+
 def _from_onnx(args) -> TrainedNetwork:
     from igcnet.deploy.export import preprocessing_from
     from igcnet.deploy.optimized_files import load_onnx
@@ -150,10 +186,16 @@ def _from_network(args, contexts) -> TrainedNetwork:
     from igcnet.convert import load_network
     from igcnet.convert.torch_convert import family_of, load_torch
     from igcnet.deploy.export import preprocessing_from
+    from igcnet.deploy.released import read_release
     from igcnet.registry import get_model, get_spec
     from igcnet.train.checkpoint import STATE, WEIGHTS, read_state
     path = checkpoint_folder(Path(args.params))
     if path is None:
+        release = None if args.network else read_release(args.params)
+        if release is not None:
+            width = _width_to_run_at(args, release.network)
+            _refuse_settings(args, release.params, release.network)
+            return _released(release, contexts, width)
         if not args.network:
             raise UsageError('--params %s: this is no checkpoint of ours, so the network must be '
                              'named too: --network NAME with its settings, or --symbol FILE'
@@ -175,16 +217,21 @@ def _from_network(args, contexts) -> TrainedNetwork:
         if spec.name != name:
             raise UsageError('--network %s: the checkpoint %s is of %s' % (spec.name, path, name))
         settings.update(given)
-    elif args.network_settings:
-        raise UsageError('--%s: give --network NAME with it, or leave it out: the checkpoint %s '
-                         'says %s' % (next(iter(args.network_settings)).replace('_', '-'), path,
-                                      name))
+    else:
+        _refuse_settings(args, path, name)
     get_spec(name)
     net = load_network(params=str(path / WEIGHTS), network=name, ctx=contexts, **settings)
     return _at_width(TrainedNetwork(net, preprocessing_from(state.preprocessing,
                                                             str(path / STATE)),
                                     _names(state.classes), '%s, checkpoint %s' % (name, path),
                                     name, settings), width)
+
+
+def _refuse_settings(args, path: Path, name: str) -> None:
+    """Settings without ``--network`` beside a file that says what it is of."""
+    for setting in args.network_settings:
+        raise UsageError('%s: give --network NAME with it, or leave it out: %s is of %s'
+                         % (option(setting), path, name))
 
 
 def _is_torch_file(path: str) -> bool:
@@ -233,7 +280,13 @@ def explain_sizes(source: str, found: TrainedNetwork) -> Iterator[None]:
 
 
 def checkpoint_folder(path: Path) -> Optional[Path]:
-    """The checkpoint folder that `path` means (run, checkpoint or file), or None."""
+    """The checkpoint folder that `path` means (run, checkpoint or file), or None.
+
+    Raises
+    ------
+    UsageError
+        A folder that is neither.
+    """
     from igcnet.train.checkpoint import STATE, checkpoints
     if path.is_dir():
         if (path / STATE).is_file():

@@ -42,13 +42,15 @@ def build_parser() -> Parser:
     data.add_argument('--dataset', choices=DATA_SETS,
                       help="data set, for its mean, deviation and augmentation; 'records': any "
                            'other record files (default: cifar10)')
-    data.add_argument('--data-dir', metavar='DIR',
+    data.add_argument('--data-dir', metavar='FOLDER',
                       help='folder of the record files (default: data/<dataset>)')
-    data.add_argument('--train-dataset', metavar='FILE', help='(default: train.rec)')
-    data.add_argument('--val-dataset', metavar='FILE', help='(default: test.rec)')
+    data.add_argument('--train-dataset', metavar='FILE',
+                      help='record file in it, to train on (default: train.rec)')
+    data.add_argument('--val-dataset', metavar='FILE',
+                      help='record file in it, for the validation (default: test.rec)')
     data.add_argument('--num-examples', type=positive_int, metavar='N',
-                      help='training images that an epoch counts as when the drops of the rate are '
-                           'placed (default: those of the record)')
+                      help='training images that an epoch counts as when the drops of the learning '
+                           'rate are placed (default: those of the record file)')
     data.add_argument('--data-shape', type=positive_int, metavar='N',
                       help='height and width of the input, with --dataset records (default: 32)')
     data.add_argument('--mean-rgb', type=colour, metavar='R,G,B',
@@ -73,12 +75,13 @@ def build_parser() -> Parser:
     recipe.add_argument('--set', nargs='+', action='extend', metavar='KEY=VALUE', dest='pairs',
                         help='any values of the recipe: optimizer=sgd wd=4e-5 lr_steps=30,60 '
                              'method_settings.NAME=VALUE')
-    recipe.add_argument('--num-epochs', type=positive_int, metavar='N')
+    recipe.add_argument('--num-epochs', type=positive_int, metavar='N',
+                        help='epochs of the whole run')
     recipe.add_argument('--batch-size', type=positive_int, metavar='N',
                         help='total over all devices of all workers')
-    recipe.add_argument('--lr', type=float, metavar='RATE')
+    recipe.add_argument('--lr', type=float, metavar='RATE', help='learning rate at the beginning')
     recipe.add_argument('--lr-factor', type=float, metavar='F',
-                        help='the rate is multiplied by it at each drop')
+                        help='the learning rate is multiplied by it at each drop')
     recipe.add_argument('--lr-steps', type=numbers, metavar='E,E,...', help='epochs of the drops')
     recipe.add_argument('--lr-epoch-step', type=positive_int, metavar='N',
                         help='a drop every N epochs, instead of --lr-steps')
@@ -91,8 +94,10 @@ def build_parser() -> Parser:
     weights.add_argument('--load-model', metavar='FILE',
                          help='all weights: a .params file in any layout, or a checkpoint of the '
                               'PyTorch original')
-    weights.add_argument('--pretrained', metavar='FILE',
-                         help='the same for fine-tuning: all but the classifier, which is new')
+    weights.add_argument('--pretrained', nargs='?', const=True, metavar='FILE',
+                         help='the same for fine-tuning: all but the classifier, which is new; '
+                              'without a FILE the released weights of the network '
+                              '(docs/pretrained.md), which also decide its other settings')
     weights.add_argument('--freeze', type=words, metavar='PATTERN,...',
                          help="parameters that stay as they are: 'g0_*,g1_*'; BN of which scale "
                               'and shift are frozen keeps its running statistics as well')
@@ -138,7 +143,8 @@ def build_parser() -> Parser:
                              'would give others; CPU kernels give the same bits anyway')
 
     output = parser.add_argument_group('run')
-    output.add_argument('--log-dir', metavar='DIR', help='(default: ./snapshot/)')
+    output.add_argument('--log-dir', metavar='FOLDER',
+                        help='folder below which each run gets one (default: ./snapshot/)')
     output.add_argument('--exp-name', metavar='NAME', help='part of the run folder (default: exp)')
     output.add_argument('--log-iters', type=positive_int, metavar='N',
                         help='steps between log lines (default: 50)')
@@ -160,7 +166,8 @@ def build_parser() -> Parser:
                              '(default: none)')
     output.add_argument('--test-batch-size', type=positive_int, metavar='N',
                         help="batch of the validation (default: the data set's)")
-    output.add_argument('--rand-seed', type=seed, metavar='N', help='(default: from the clock)')
+    output.add_argument('--rand-seed', type=seed, metavar='N',
+                        help='decides weights, order and augmentation (default: from the clock)')
     output.add_argument('--resume', nargs='?', const='', metavar='RUN',
                         help='go on from the newest checkpoint of the run in this folder, or of '
                              'the newest run of this configuration; options that are given again '
@@ -195,6 +202,7 @@ def _main(argv: Optional[List[str]]) -> int:
     with while_importing():
         from igcnet.train import run as training
         from igcnet.train.distributed import connect
+        from igcnet.train.pretrained import with_released
         from igcnet.train.run_data import test_io as read_only
         from igcnet.train.run_data import with_augmentation
         from igcnet.train.run_folder import newest_run_folder
@@ -206,7 +214,7 @@ def _main(argv: Optional[List[str]]) -> int:
         pass  # worker 0 has the run's folder, and tells what is to be done
     elif resume or ((resume == '' or epoch is not None) and not from_original):
         folder = Path(resume) if resume else newest_run_folder(
-            with_augmentation(_settings(given)))
+            with_released(with_augmentation(_settings(given))))
         settings = _changed(read_settings(folder), given)
     else:
         settings = _settings(given)
@@ -264,6 +272,8 @@ def _changed(settings, given: Dict[str, Any]):
         raise UsageError('--load-model and --pretrained exclude each other')
     if values.get('fb_mean') and values.get('dataset', settings.dataset) != 'imagenet':
         raise UsageError('--fb-mean goes with --dataset imagenet only')
+    if 'gc_threshold' in values and values.get('gc_type', settings.gc_type) != '2bit':
+        raise UsageError('--gc-threshold goes with --gc-type 2bit')
     if values.get('tune') and 'lowering' in values:
         raise UsageError('--tune chooses the lowering: leave --lowering out')
     if 'lowering' in values:

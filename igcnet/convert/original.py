@@ -12,14 +12,19 @@ import math
 import re
 import warnings
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
 from mxnet.gluon import HybridBlock, Parameter, SymbolBlock
 
 from igcnet.convert.ndarray_file import read_ndarrays, write_ndarrays
-from igcnet.convert.parameters import load_parameters, parameter_name, set_parameters
+from igcnet.convert.parameters import (
+    Contexts,
+    load_parameters,
+    parameter_name,
+    set_parameters,
+)
 from igcnet.convert.reorder import expand, fold, prune
 from igcnet.convert.symbol_json import Graph, from_mxnet, read_graph, to_mxnet, write_graph
 from igcnet.errors import CheckpointError, UsageError
@@ -55,6 +60,13 @@ def to_symbol(net: HybridBlock, head: bool = True) -> mx.sym.Symbol:
 def network_symbol(network: str, num_classes: int, depth: int, primary_partition: int,
                    secondary_partition: int) -> mx.sym.Symbol:
     """The symbol of one of the six IGC networks, with the arguments of the original's scripts.
+
+    Parameters
+    ----------
+    network : str
+        Its name, the same here and there.
+    num_classes, depth, primary_partition, secondary_partition : int
+        Settings `classes`, `depth`, `primary_partition` and `secondary_partition` of the network.
 
     Raises
     ------
@@ -146,7 +158,8 @@ def parameter_value(parameter: Parameter) -> np.ndarray:
 
 
 def load_network(symbol: Optional[PathLike] = None, params: Optional[PathLike] = None,
-                 network: Optional[str] = None, ctx=None, **overrides) -> HybridBlock:
+                 network: Optional[str] = None, ctx: Contexts = None,
+                 **overrides: Any) -> HybridBlock:
     """A network with loaded parameters that gives logits, from files.
 
     Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Collection, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Collection, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import mxnet as mx
 import numpy as np
@@ -13,6 +13,9 @@ from igcnet.convert.ndarray_file import read_ndarrays
 from igcnet.errors import CheckpointError
 from igcnet.files import PathLike
 
+# Where parameters go; None: where they are, or the current context.
+Contexts = Union[mx.Context, Sequence[mx.Context], None]
+
 KIND = re.compile(r'(arg|aux):')
 # Not parameters: the label input of a loss, which some writers keep.
 LABEL = re.compile(r'.*label')
@@ -21,8 +24,8 @@ UNIT = re.compile(r'(g\d+_b\d+_)(igc|conv)([12]_(?:conv[12]_weight|bn_[a-z_]+))'
 NAMES_SHOWN = 3
 
 
-def load_parameters(net: HybridBlock, path: PathLike, ctx=None, allow_missing: bool = False,
-                    ignore_extra: bool = False) -> None:
+def load_parameters(net: HybridBlock, path: PathLike, ctx: Contexts = None,
+                    allow_missing: bool = False, ignore_extra: bool = False) -> None:
     """Load a ``.params`` file into `net`, which need not be initialised.
 
     Accepted names are those of a checkpoint (``arg:g0_conv_weight``, ``aux:...``), plain
@@ -52,9 +55,10 @@ def load_parameters(net: HybridBlock, path: PathLike, ctx=None, allow_missing: b
 
 
 def set_parameters(net: HybridBlock, arrays: Mapping[str, np.ndarray], source: PathLike,
-                   ctx=None, allow_missing: bool = False, ignore_extra: bool = False,
+                   ctx: Contexts = None, allow_missing: bool = False,
+                   ignore_extra: bool = False,
                    keep: Collection[str] = ()) -> None:
-    """`load_parameters` from arrays in memory; `source` is what messages call them.
+    """As `load_parameters`, from arrays in memory; `source` is what messages call them.
 
     The parameters named in `keep` stay as they are, whatever `arrays` has for them.
     """

@@ -140,14 +140,17 @@ class Machine:
     # Values
 
     def push(self, value: Any) -> None:
+        """Put a value on the stack."""
         self.stack.append(value)
 
     def push_long(self, length: int) -> None:
+        """A whole number of so many bytes."""
         if length > LONGEST_NUMBER:
             raise PickleError('refused: a number of %d bytes' % length)
         self.push(int.from_bytes(self.source.take(length), 'little', signed=True))
 
     def push_text(self, length: int) -> None:
+        """UTF-8 of so many bytes."""
         self.push(self.source.take(length).decode('utf-8'))
 
     def push_string(self, length: int) -> None:
@@ -159,6 +162,7 @@ class Machine:
             self.push(data)
 
     def protocol(self) -> None:
+        """Its number; refused if it is newer than any that is known."""
         number = self.source.take(1)[0]
         if number > NEWEST_PROTOCOL:
             raise PickleError('damaged: pickle protocol %d' % number)
@@ -166,29 +170,35 @@ class Machine:
     # Containers
 
     def mark(self) -> None:
+        """Begin a container."""
         self.below_mark.append(self.stack)
         self.stack = []
 
     def above_mark(self) -> List[Any]:
+        """What has come since the last mark, which is taken away."""
         items, self.stack = self.stack, self.below_mark.pop()
         return items
 
     def tuple_of(self, count: int) -> None:
+        """So many values as a tuple."""
         items = [self.stack.pop() for _ in range(count)]
         self.push(tuple(reversed(items)))
 
     def extend(self, items: List[Any]) -> None:
+        """Append to a list."""
         target = self.stack[-1]
         if type(target) is not list:
             raise TypeError
         target.extend(items)
 
     def update(self, items: List[Any]) -> None:
+        """Put keys and values, in turns, into a dictionary."""
         if len(items) % 2:
             raise ValueError
         set_items(self.stack[-1], zip(items[::2], items[1::2]))
 
     def add_items(self) -> None:
+        """Put what is above the mark into a set."""
         items = self.above_mark()
         if type(self.stack[-1]) is not set:
             raise TypeError
@@ -197,27 +207,33 @@ class Machine:
     # Memory
 
     def get(self, place: int) -> None:
+        """Push what was kept."""
         self.push(self.memo[place])
 
     def put(self, place: int) -> None:
+        """Keep the top of the stack."""
         self.memo[place] = self.stack[-1]
 
     # Objects
 
     def push_global(self, module: str, name: str) -> None:
+        """What the table has for a dotted name."""
         if type(module) is not str or type(name) is not str:
             raise TypeError
         self.push(self.find_global('%s.%s' % (module, name)))
 
     def stack_global(self) -> None:
+        """As `push_global`, with the names from the stack."""
         name, module = self.stack.pop(), self.stack.pop()
         self.push_global(module, name)
 
     def call(self) -> None:
+        """As `construct`, from the stack."""
         arguments, function = self.stack.pop(), self.stack.pop()
         self.push(self.construct(function, arguments))
 
     def call_with_keywords(self) -> None:
+        """As `call`; keywords are refused."""
         if self.stack.pop() != {}:
             raise TypeError
         self.call()
@@ -235,6 +251,7 @@ class Machine:
                               % function.name) from None
 
     def set_state(self) -> None:
+        """State of the object below it."""
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Unfinished):
             target.set_state(state)
@@ -250,6 +267,7 @@ class Machine:
             raise TypeError
 
     def persistent(self) -> None:
+        """The object for a persistent id."""
         self.push(self.load_persistent(self.stack.pop()))
 
 

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from igcnet.convert.symbol_json import Graph, Node
 
@@ -66,7 +66,7 @@ class Rebuilder:
         self.nodes: List[Node] = []
         self.new_index: Dict[int, int] = {}
 
-    def links(self, links) -> Tuple[Tuple[int, int], ...]:
+    def links(self, links: Iterable[Sequence[int]]) -> Tuple[Tuple[int, int], ...]:
         """Links of the source graph in the new numbering."""
         return tuple((self.new_index[index], output) for index, output in links)
 

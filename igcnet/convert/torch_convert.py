@@ -17,7 +17,7 @@ from typing import Any, Dict, List, NamedTuple, Optional
 import numpy as np
 from mxnet.gluon import HybridBlock
 
-from igcnet.convert.parameters import set_parameters
+from igcnet.convert.parameters import Contexts, set_parameters
 from igcnet.convert.torch_file import LEGACY, TAR, read_torch
 from igcnet.convert.torch_origin import Origin
 from igcnet.convert.torch_report import Entry, Report
@@ -99,7 +99,7 @@ def match_torch(net: HybridBlock, family: ModuleType, path: PathLike,
 
 
 def load_torch(net: HybridBlock, family: ModuleType, path: PathLike, allow_missing: bool = False,
-               ctx=None) -> Matched:
+               ctx: Contexts = None) -> Matched:
     """Load a checkpoint of the original into `net`, which need not be initialised.
 
     Parameters, results and errors are those of `match_torch`. Parameters without an entry keep

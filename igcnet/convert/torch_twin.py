@@ -96,6 +96,7 @@ def torch_operators(torch: Any, training: bool = False
     """By MXNet's names: functions of the inputs and the attributes, defaults filled in.
 
     With `training`, batch normalisation uses the batch's statistics and updates the running ones.
+    A function refuses attributes for which PyTorch has no equal, by a UsageError.
     """
     functional = torch.nn.functional
     activations = {'relu': functional.relu, 'sigmoid': torch.sigmoid, 'tanh': torch.tanh,

@@ -76,7 +76,7 @@ class Storages:
         self.data: Dict[str, bytes] = {}
 
     def add(self, key: str, element_type: str, count: int) -> Storage:
-        """Register `count` elements under `key`, or find them again."""
+        """Register `count` elements of `element_type` under `key`, or find them again."""
         length = count * item_size(element_type)
         if key not in self.lengths:
             self.left -= length
@@ -111,7 +111,8 @@ def storage_identity(identity: Any, parts: int) -> Tuple[str, str, int]:
 
 
 def checked_view(storage: Storage, offset: Any, shape: Any, strides: Any) -> Tensor:
-    """A `Tensor`, after a check that all its elements lie in the storage."""
+    """A `Tensor` with this `offset`, `shape` and `strides`, counted in elements, after a check that
+    all its elements lie in the storage."""
     check_shape(shape)
     if type(strides) is not tuple or len(strides) != len(shape) or not all(
             map(is_count, (offset, *strides))):

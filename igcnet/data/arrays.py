@@ -58,6 +58,11 @@ def load_digits() -> ArrayDataset:
 
     The 8x8 images (Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI machine
     learning repository) are enlarged bilinearly. A fixed fifth of each class is the part 'test'.
+
+    Raises
+    ------
+    UsageError
+        scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_digits as load

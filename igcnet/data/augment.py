@@ -72,10 +72,11 @@ PRESETS: Dict[str, Callable[..., Any]] = {
 }
 
 
-def find_augmentation(name: str, size: int, fill: Sequence[float], **changes):
+def find_augmentation(name: str, size: int, fill: Sequence[float], **changes: Any) -> Any:
     """The preset called `name`, for crops of `size` and borders of colour `fill`.
 
     Presets of PyTorch originals have no border or a black one; they leave `fill` unused.
+    `changes` are settings of the preset's transform that take the place of the preset's own.
 
     Raises
     ------

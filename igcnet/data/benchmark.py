@@ -23,6 +23,7 @@ class Rate(NamedTuple):
 
     @property
     def per_second(self) -> float:
+        """Images a second."""
         return self.images / max(self.seconds, 1e-9)
 
     def __str__(self) -> str:

@@ -53,6 +53,7 @@ class Coloured:
 
     @property
     def size(self) -> int:
+        """Height and width of the result."""
         return self.crop.size
 
     @property
@@ -61,6 +62,7 @@ class Coloured:
         return self.crop.draws + 8 * any(self.jitter) + 4 * (self.lighting > 0)
 
     def check(self, height: int, width: int) -> None:
+        """Raise `DataError` for a size of which no crop can be taken."""
         self.crop.check(height, width)
 
     def __call__(self, images: np.ndarray, randoms: np.ndarray) -> np.ndarray:

@@ -92,6 +92,11 @@ def split(path: PathLike, parts: Optional[int] = None, ratio: Optional[float] = 
     -------
     dict of str to int
         Number of records by prefix.
+
+    Raises
+    ------
+    UsageError
+        Not exactly one of `parts` and `ratio`, or a value with which a part would be empty.
     """
     if (parts is None) == (ratio is None):
         raise UsageError('give either --parts or --ratio')

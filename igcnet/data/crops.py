@@ -54,9 +54,11 @@ class CropMirror:
 
     @property
     def draws(self) -> int:
+        """Random numbers that an image takes."""
         return 3 if self.random else 0
 
     def check(self, height: int, width: int) -> None:
+        """Raise `DataError` for a size of which no crop can be taken."""
         if min(height, width) + 2 * self.pad < self.size:
             raise DataError('the image has %dx%d pixels, too few for a crop of %dx%d; pack with '
                             '--resize %d' % (width, height, self.size, self.size, self.size))
@@ -88,7 +90,7 @@ class CropMirror:
 
 
 def fill_colour(values: Sequence[float]) -> Tuple[int, int, int]:
-    """`values` rounded to whole numbers and checked to be an RGB colour."""
+    """`values` rounded to whole numbers; UsageError if they are no RGB colour."""
     colour = tuple(int(round(value)) for value in check_colour('fill', values))
     if min(colour) < 0 or max(colour) > 255:
         raise UsageError('fill=%r: must be between 0 and 255' % (values,))

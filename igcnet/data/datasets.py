@@ -47,8 +47,6 @@ class DataSet:
         Default batch size of the evaluation.
     test_batch_raised : bool
         Whether a larger training batch raises it.
-    test_examples : int, optional
-        Number of test images, where the source names it.
     """
 
     name: str
@@ -62,7 +60,6 @@ class DataSet:
     aug_type: int = 1
     test_batch: int = 400
     test_batch_raised: bool = True
-    test_examples: Optional[int] = None
 
     @property
     def fill(self) -> Tuple[int, int, int]:
@@ -74,7 +71,8 @@ class DataSet:
         return max(self.test_batch, batch_size) if self.test_batch_raised else self.test_batch
 
     def augmentation(self, aug_type: Optional[int] = None) -> str:
-        """Name of the preset for ``--aug-type``; None means the data set's own type."""
+        """Name of the preset for ``--aug-type``; None means the data set's own type, and UsageError
+        that there is none of this type."""
         kind = self.aug_type if aug_type is None else aug_type
         if kind not in self.augmentations:
             raise UsageError('aug_type=%r: %s has the types %s'
@@ -99,14 +97,14 @@ DATA_SETS: Dict[str, DataSet] = {data_set.name: data_set for data_set in [
     DataSet('cifar100', 100, 50000, (129.304, 124.070, 112.434), (68.170, 65.392, 70.418),
             test_batch_raised=False),
     DataSet('svhn', 10, 604388, (111.609, 113.161, 120.565), (50.498, 51.259, 50.244),
-            aug_type=0, test_batch=280, test_examples=26032),
+            aug_type=0, test_batch=280),
     _IMAGENET,
     # The numbers of train_imagenet.py --fb-mean.
     replace(_IMAGENET, name='imagenet_fb', mean=(123.675, 116.280, 103.530),
             std=(58.395, 57.12, 57.375)),
     # scikit-learn's digits as the packer enlarges and splits them; mean and deviation are those
     # of the training part. Like svhn's, these images are neither shifted nor mirrored.
-    DataSet('digits', 10, 1438, (77.947,) * 3, (82.546,) * 3, aug_type=0, test_examples=359),
+    DataSet('digits', 10, 1438, (77.947,) * 3, (82.546,) * 3, aug_type=0),
 ]}
 
 # What train_model.py starts from before it knows the data set.

@@ -200,7 +200,7 @@ def _size_by_pillow(data: bytes) -> Tuple[int, int]:
 
 def encode_image(image: np.ndarray, encoding: str = '.jpg',
                  quality: Optional[int] = None) -> bytes:
-    """Encode an RGB, RGBA or grey uint8 array; the inverse of `decode_image`.
+    """Encode `image`, an RGB, RGBA or grey uint8 array; the inverse of `decode_image`.
 
     Parameters
     ----------
@@ -239,7 +239,7 @@ def center_crop_square(image: np.ndarray) -> np.ndarray:
 
 def resize_short_side(image: np.ndarray, size: int,
                       interpolation: str = 'bilinear') -> np.ndarray:
-    """Scale so that the shorter side becomes `size`, as im2rec's ``--resize`` does.
+    """Scale `image` so that its shorter side becomes `size`, as im2rec's ``--resize`` does.
 
     The longer side is rounded down. `interpolation` is one of
     `igcnet.data.transforms.INTERPOLATIONS`; im2rec's is 'bilinear'.

@@ -79,6 +79,12 @@ def label_flat(folders: Folders, where: str, labels: PathLike, names: Optional[S
 
     Parameters
     ----------
+    where : str
+        Name of the root, for messages.
+    labels : path
+        The file.
+    extensions : collection of str
+        Of the images: lower-case, with the dot.
     names : sequence of str, optional
         Class names by number, for labels that are names. Without them, and when the labels are
         names, the sorted names are the classes.

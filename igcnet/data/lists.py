@@ -117,6 +117,10 @@ def split_items(items: Sequence[Item], chunks: int = 1, train_ratio: float = 1.0
 
     Parameters
     ----------
+    chunks : int
+        How many of equal size.
+    train_ratio, test_ratio : float
+        Parts of a chunk; what they leave is for validation.
     stratified : bool
         Take the ratios of each class instead of the whole chunk; every part keeps the order.
 

@@ -78,7 +78,10 @@ def is_folder(prefix: str) -> bool:
 
 
 def part_prefix(prefix: str, part: str, in_folder: bool) -> str:
-    """Prefix of one part: ``<prefix>_train`` as im2rec names it, or ``<prefix>/train``."""
+    """Prefix of one part: ``<prefix>_train`` as im2rec names it, or ``<prefix>/train``.
+
+    Refuses a prefix without a name where one is needed.
+    """
     if in_folder:
         if not part:
             raise UsageError('%s is a folder: name the records in it, such as %s'
@@ -95,6 +98,11 @@ def scan_parts(tree: Tree, where: str, options: ListOptions) -> Tuple[Scan, bool
     scan : Scan
     by_folder : bool
         The tree itself is split into ``train`` and other folders.
+
+    Raises
+    ------
+    UsageError
+        Options for a split that the tree has made already.
     """
     options = options.check()
     scan = scan_tree(tree.folders(), where, options.exts, options.recursive,

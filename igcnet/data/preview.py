@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Any, Sequence
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ GAP = 4
 _WHITE = 255
 
 
-def preview(images: Sequence[np.ndarray], augmentation, times: int = 6, seed: int = 0,
+def preview(images: Sequence[np.ndarray], augmentation: Any, times: int = 6, seed: int = 0,
             tile: int = 0) -> np.ndarray:
     """A grid with a row for each image: the image itself, then some of its augmentations.
 
@@ -55,7 +55,7 @@ def preview(images: Sequence[np.ndarray], augmentation, times: int = 6, seed: in
 
 
 def write_picture(path: PathLike, image: np.ndarray) -> None:
-    """Write an RGB array as a ``.png`` or ``.jpg`` file."""
+    """Write an RGB array as a ``.png`` or ``.jpg`` file; UsageError for another ending."""
     encoding = '.' + str(path).rpartition('.')[2].lower()
     if encoding not in ('.png', '.jpg'):
         raise UsageError('%s: a picture must end in .png or .jpg' % path)

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Iterator
 
@@ -29,7 +30,7 @@ def allow_fork() -> None:
               and threading.active_count() == 1 and not {'cv2', 'mxnet'} & set(sys.modules))
 
 
-def process_context():
+def process_context() -> BaseContext:
     """Context whose processes start with the packer's modules loaded, by fork if that is allowed.
 
     Otherwise the first call starts the process that the others are made from, which loads the

@@ -10,6 +10,7 @@ seed, epoch and record number.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Sequence
 
 import numpy as np
 
@@ -23,13 +24,14 @@ _FACTORS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 def check_seed(seed: int) -> int:
-    """`seed` itself, after a check that it is a whole number of 64 bits."""
+    """`seed` itself; UsageError if it is not a whole number of 64 bits."""
     if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 64:
         raise UsageError('seed=%r: must be a whole number from 0 to 2**64 - 1' % (seed,))
     return int(seed)
 
 
-def random_bits(stream: int, seed: int, epoch: int, numbers, draws: int) -> np.ndarray:
+def random_bits(stream: int, seed: int, epoch: int, numbers: Sequence[int],
+                draws: int) -> np.ndarray:
     """`draws` random words for each record number.
 
     Parameters
@@ -53,8 +55,9 @@ def random_bits(stream: int, seed: int, epoch: int, numbers, draws: int) -> np.n
     return _mix(state[:, None] + counter)
 
 
-def uniforms(seed: int, epoch: int, numbers, draws: int, stream: int = AUGMENTATION) -> np.ndarray:
-    """`draws` numbers in [0, 1) for each record number: float64, shape (n, draws)."""
+def uniforms(seed: int, epoch: int, numbers: Sequence[int], draws: int,
+             stream: int = AUGMENTATION) -> np.ndarray:
+    """As `random_bits`, numbers in [0, 1): float64, shape (n, draws)."""
     # The upper 53 bits are what a float64 holds exactly.
     bits = random_bits(stream, seed, epoch, numbers, draws) >> np.uint64(11)
     return bits.astype(np.float64) * 2.0 ** -53

@@ -146,6 +146,8 @@ class TrainReader:
 
         Raises
         ------
+        UsageError
+            There is no such step.
         DataError
             An image that can't be read, named by record file, position and key.
         """
@@ -241,7 +243,7 @@ class EvalReader:
         Images in a batch; the last one is shorter when they do not fill it.
     preprocessing : Preprocessing
         Of the network: input size, resizing, mean and deviation.
-    transform, optional
+    transform : optional
         Takes the place of the preprocessing's geometry, such as the original's for records of
         ImageNet (`find_augmentation('igc-imagenet-validation', ...)`). It must not be random.
     classes : sequence of str, optional

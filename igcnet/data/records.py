@@ -200,6 +200,7 @@ class RecordFile:
 
     @property
     def classes(self) -> Optional[List[str]]:
+        """Class names by number, if the manifest has them."""
         names = (self.manifest or {}).get('classes')
         return [str(name) for name in names] if isinstance(names, list) else None
 

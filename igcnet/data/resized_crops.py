@@ -131,6 +131,7 @@ class ResizeRandomCrop:
                              % (self.resize_shorter, self.size))
 
     def check(self, height: int, width: int) -> None:
+        """Raise `DataError` for a size of which no crop can be taken."""
         check_aspect(height, width)
 
     def __call__(self, images: np.ndarray, randoms: np.ndarray) -> np.ndarray:

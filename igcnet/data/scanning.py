@@ -53,6 +53,8 @@ def scan_tree(folders: Folders, where: str, extensions: Collection[str] = EXTENS
         Name of the root, for messages.
     extensions : collection of str
         Lower-case, with the dot.
+    is_archive : bool
+        The root is an archive.
     recursive : bool
         Every folder with images is a class of its own, named by its relative path; otherwise
         only the folders right below the root are classes.

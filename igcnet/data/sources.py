@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 from igcnet.data.labelling import read_labels
 from igcnet.data.records import MAX_LENGTH, RecordFile
@@ -47,9 +47,11 @@ class RecordSource:
         return len(self.records)
 
     def read(self, position: int) -> Tuple[Optional[float], bytes]:
+        """Label and encoded image."""
         return self.records.read_image(position)
 
     def where(self, position: int) -> str:
+        """What messages call an image."""
         return self.records.where(position)
 
     def name(self, position: int) -> str:
@@ -91,6 +93,7 @@ class FileSource:
         return len(self.files)
 
     def read(self, position: int) -> Tuple[Optional[float], bytes]:
+        """Label, or None, and encoded image."""
         path = self.files[position]
         try:
             if not path.is_file():
@@ -104,14 +107,17 @@ class FileSource:
         return (float(self.labels[position]) if self.labelled else None), data
 
     def where(self, position: int) -> str:
+        """What messages call an image."""
         return str(self.files[position])
 
     def name(self, position: int) -> str:
+        """File name below the folder of the source."""
         path = self.files[position]
         return str(path.relative_to(self._root) if self._root else path)
 
 
-def open_source(source, classes: Optional[Sequence[str]] = None):
+def open_source(source: Any, classes: Optional[Sequence[str]] = None
+                ) -> Union[RecordSource, FileSource]:
     """The source that `source` stands for.
 
     Parameters
@@ -125,6 +131,8 @@ def open_source(source, classes: Optional[Sequence[str]] = None):
 
     Raises
     ------
+    UsageError
+        An empty list.
     DataError
         Nothing there, no images, or a folder that is none of `classes`.
     """

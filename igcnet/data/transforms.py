@@ -70,6 +70,7 @@ class ResizeCrop:
                    preprocessing.interpolation)
 
     def check(self, height: int, width: int) -> None:
+        """Raise `DataError` for a size of which no crop can be taken."""
         check_aspect(height, width)
 
     def __call__(self, images: np.ndarray, randoms: Optional[np.ndarray] = None) -> np.ndarray:
@@ -95,7 +96,8 @@ def resized_shape(height: int, width: int, shorter: int) -> Tuple[int, int]:
 
 
 def resize(image: np.ndarray, width: int, height: int, interpolation: str) -> np.ndarray:
-    """`image` (H, W, 3) uint8 in another size; `interpolation` as in `ResizeCrop`."""
+    """`image` (H, W, 3) uint8 scaled to `width` and `height`, by an `interpolation` of
+    `ResizeCrop`."""
     if interpolation == 'pil-bilinear':
         from PIL import Image
         return np.asarray(Image.fromarray(image).resize((width, height), Image.BILINEAR))
@@ -191,7 +193,7 @@ def check_size(size: int) -> None:
 
 
 def check_colour(name: str, values: Sequence[float]) -> Tuple[float, float, float]:
-    """Three finite numbers, for red, green and blue."""
+    """Three finite numbers, for red, green and blue; UsageError if `values` are not."""
     try:
         colour = tuple(float(value) for value in values)
     except (TypeError, ValueError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections import Counter
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -16,10 +15,8 @@ from igcnet.data.processes import usable_cores
 from igcnet.data.records import RecordFile, plain_label
 from igcnet.data.workers import DecoderMessages, Task, WorkerPool, reason_of
 from igcnet.errors import DataError
-from igcnet.files import PathLike
+from igcnet.files import PathLike, sha256
 from igcnet.progress import Progress
-
-_READ_SIZE = 1 << 20
 
 
 class Verified(NamedTuple):
@@ -186,7 +183,7 @@ def _manifest_problems(records: RecordFile, labels: Sequence[Any], complete: boo
     for part, expected in (sums if isinstance(sums, dict) else {}).items():
         path = {'rec': records.paths.rec, 'idx': records.paths.idx,
                 'lst': records.paths.lst}.get(part)
-        if path is not None and path.is_file() and _sha256(path) != expected:
+        if path is not None and path.is_file() and sha256(path, DataError) != expected:
             problems.append('%s: its checksum is not that of the manifest; it was changed or '
                             'damaged after packing' % path)
     if manifest.get('records', len(records)) != len(records):
@@ -207,11 +204,3 @@ def _manifest_problems(records: RecordFile, labels: Sequence[Any], complete: boo
                 problems.append('%s: %s records of class %d according to the manifest, %d in the '
                                 'file' % (name, expected, number, counts[float(number)]))
     return problems
-
-
-def _sha256(path) -> str:
-    checksum = hashlib.sha256()
-    with open(path, 'rb') as file:
-        for block in iter(lambda: file.read(_READ_SIZE), b''):
-            checksum.update(block)
-    return checksum.hexdigest()

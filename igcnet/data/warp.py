@@ -75,6 +75,7 @@ class WarpCrop:
 
     @property
     def draws(self) -> int:
+        """Random numbers that an image takes."""
         return 8 if self.random else 0
 
     def check(self, height: int, width: int) -> None:

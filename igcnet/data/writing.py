@@ -34,7 +34,9 @@ class RecordWriter:
     ----------
     files : dict of str to binary file
         The open parts 'rec', 'idx', 'lst' (may be missing) and 'manifest'.
-    classes, facts :
+    classes : list of str or None
+        Class names by number.
+    facts : mapping
         See `record_writer`.
     """
 
@@ -55,7 +57,8 @@ class RecordWriter:
         self.add_framed([item], record, [len(record)])
 
     def add_framed(self, items: Sequence[Item], framed: bytes, lengths: Sequence[int]) -> None:
-        """Append records as `igcnet.data.records.frame` made them: joined, and their lengths."""
+        """Append the records of `items` as `igcnet.data.records.frame` made them: joined in
+        `framed`, and their `lengths`."""
         index = []
         for item, length in zip(items, lengths):
             index.append(b'%d\t%d\n' % (item.key, self.size))

@@ -19,9 +19,9 @@ from igcnet.convert import load_network, load_parameters, write_ndarrays
 from igcnet.convert.ndarray_file import LIST_MAGIC, file_size
 from igcnet.convert.torch_convert import Report, family_of, load_torch, save_torch
 from igcnet.convert.torch_origin import origin_path, read_origin, write_origin
-from igcnet.deploy.export import export, exported_paths, sha256
+from igcnet.deploy.export import export, exported_paths
 from igcnet.errors import CheckpointError
-from igcnet.files import PathLike
+from igcnet.files import PathLike, sha256
 from igcnet.registry import ModelSpec, get_model
 
 
@@ -82,7 +82,8 @@ def to_mxnet(spec: ModelSpec, settings: Mapping[str, Any], source: PathLike, pre
     matched = load_torch(net, family_of(spec), source, allow_missing)
     params, symbol = write_network(net, spec, settings, prefix)
     path = origin_path(params)
-    write_origin(path, matched.origin, sha256(params), file_size(source, 'checkpoint'))
+    write_origin(path, matched.origin, sha256(params, CheckpointError),
+                 file_size(source, 'checkpoint'))
     parameters = net._collect_params_with_prefix()
     return Converted(params, symbol, path, matched.report,
                      {parameters[where].name: value for where, value in matched.values.items()})
@@ -115,6 +116,11 @@ def to_torch(spec: ModelSpec, settings: Mapping[str, Any], params: PathLike, pat
 
     Parameters
     ----------
+    spec : ModelSpec
+    settings : mapping
+        The network, and what differs from its named configuration.
+    params, path : path
+        The file to read, and the one to write.
     origin : path, optional
         File from `to_mxnet` with everything that is no parameter; see `fitting_origin`.
     container : str, optional
@@ -138,7 +144,7 @@ def fitting_origin(params: PathLike) -> Optional[Path]:
     they once came from says nothing about them.
     """
     path = origin_path(params)
-    if path.is_file() and read_origin(path)[1] == sha256(Path(params)):
+    if path.is_file() and read_origin(path)[1] == sha256(params, CheckpointError):
         return path
     return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import igcnet
 from igcnet.convert import checkpoint_arrays, to_graph, write_graph, write_ndarrays
 from igcnet.errors import CheckpointError
-from igcnet.files import PathLike, read_json, write_json
+from igcnet.files import PathLike, read_json, sha256, write_json
 from igcnet.registry import Preprocessing
 
 MANIFEST_FORMAT = 'igcnet exported network'
@@ -88,14 +87,25 @@ def read_manifest(symbol: PathLike, params: Optional[PathLike] = None) -> Option
     path = symbol.with_name(symbol.name[:-len('-symbol.json')] + '-manifest.json')
     if not path.is_file():
         return None
+    return checked_manifest(path, [symbol] + ([Path(params)] if params else []))
+
+
+def checked_manifest(path: Path, files: Sequence[Path]) -> Dict[str, Any]:
+    """The manifest at `path`; those of `files` that it names must have its checksums.
+
+    Raises
+    ------
+    CheckpointError
+        The manifest is damaged, or a file has another checksum.
+    """
     manifest = read_json(path, 'manifest', CheckpointError)
     if not isinstance(manifest, dict) or not isinstance(manifest.get('sha256'), dict):
-        raise CheckpointError('%s: not the manifest of an exported network' % path)
-    for file in (symbol, Path(params) if params else None):
-        expected = manifest['sha256'].get(file.name) if file else None
-        if expected is not None and sha256(file) != expected:
+        raise CheckpointError('%s: not the manifest of a network' % path)
+    for file in files:
+        expected = manifest['sha256'].get(file.name)
+        if expected is not None and sha256(file, CheckpointError) != expected:
             raise CheckpointError('%s: its checksum is not the one in %s; the file was changed '
-                                  'or belongs to another export' % (file, path.name))
+                                  'or belongs to another manifest' % (file, path.name))
     return manifest
 
 
@@ -116,15 +126,3 @@ def preprocessing_from(values: Any, where: str) -> Preprocessing:
                               'and three positive std values, resize_shorter and interpolation'
                               % where) from None
     return result
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    try:
-        with open(path, 'rb') as file:
-            for block in iter(lambda: file.read(1 << 20), b''):
-                digest.update(block)
-    except OSError as problem:
-        raise CheckpointError('%s: cannot read it (%s)' % (path, problem.strerror)) from None
-    return digest.hexdigest()

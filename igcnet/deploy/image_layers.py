@@ -16,6 +16,7 @@ import time
 from typing import Dict, List, Optional, Tuple
 
 import numpy as np
+from mxnet.gluon import Parameter
 
 from igcnet.layers import BatchNorm, Conv2D, DynamicGroupConv
 from igcnet.layers.head_products import Window, gate
@@ -48,7 +49,7 @@ class Memory:
         return self._arrays[name]
 
 
-def values(parameter) -> np.ndarray:
+def values(parameter: Parameter) -> np.ndarray:
     """A parameter's values, in float32."""
     return parameter.list_data()[0].asnumpy().astype(np.float32, copy=False)
 
@@ -115,6 +116,8 @@ class ShiftedConv:
     Three copies of the map, moved by a column each, with a line of zeros above and below, make
     one matrix product for each group; the three rows of the kernel are then summed from its
     result, moved by a line each. The input is written into `inside` (C, side*side).
+
+    `weight` is (channels, C/groups, 3, 3).
     """
 
     def __init__(self, weight: np.ndarray, groups: int, side: int, memory: Memory):
@@ -146,7 +149,8 @@ def window_of(conv: Conv2D, side: int) -> Window:
 
 
 class PlainConv:
-    """Any convolution without groups, of one image; `scale` and `bias` of a BN behind it."""
+    """Any convolution without groups, of one image (C, side, side), with the `norm` behind it and
+    the BN and ReLU `before` it."""
 
     def __init__(self, conv: Conv2D, side: int, norm: Optional[BatchNorm] = None,
                  before: Optional[NormRelu] = None, name: str = ''):

@@ -121,7 +121,10 @@ def format_rows(rows: List[Row]) -> str:
 
 
 def differences(first: Any, second: Any, place: str = '') -> Iterator[str]:
-    """Where two plain values differ: types, keys and their order, element types, bits."""
+    """Where two plain values differ: types, keys and their order, element types, bits.
+
+    `place` is where `first` and `second` stand in larger values.
+    """
     if type(first) is not type(second):
         yield '%s: %s and %s' % (place, type(first).__name__, type(second).__name__)
     elif isinstance(first, np.ndarray):

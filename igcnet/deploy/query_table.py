@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import mxnet as mx
+from mxnet.gluon import HybridBlock
 
 from igcnet.convert import read_ndarrays, write_ndarrays
-from igcnet.deploy.export import preprocessing_from, sha256
+from igcnet.deploy.export import preprocessing_from
 from igcnet.errors import CheckpointError, UsageError
-from igcnet.files import PathLike, atomic_path, read_json, write_json
+from igcnet.files import PathLike, atomic_path, read_json, sha256, write_json
 from igcnet.layers import SlimmableNetwork
 from igcnet.layers.slimmable_network import Statistics
 from igcnet.registry import Preprocessing, get_model, get_spec
@@ -145,7 +146,7 @@ class QueryTable:
                               for cost in COSTS}}
 
 
-def weights_checksum(net) -> str:
+def weights_checksum(net: HybridBlock) -> str:
     """SHA-256 over the trained parameters of `net`: names, shapes and values.
 
     Running statistics do not count: each pair has its own.
@@ -178,7 +179,7 @@ def write_statistics(path: PathLike, statistics: Statistics) -> str:
     write_ndarrays(path, {'%s:%s' % (layer, kind): value.asnumpy()
                           for layer, values in statistics.items()
                           for kind, value in zip(('mean', 'var'), values)})
-    return sha256(Path(path))
+    return sha256(path)
 
 
 def read_statistics(table: PathLike, pair: Pair) -> Statistics:
@@ -190,7 +191,7 @@ def read_statistics(table: PathLike, pair: Pair) -> Statistics:
         The file is missing, damaged, or not the one that the table was made with.
     """
     path = statistics_path(table, pair.name)
-    if sha256(path) != pair.statistics:
+    if sha256(path, CheckpointError) != pair.statistics:
         raise CheckpointError('%s: its checksum is not the one in %s; the file was changed or '
                               'belongs to another table' % (path, table))
     arrays = read_ndarrays(path)

@@ -65,6 +65,7 @@ class Order:
     sharers: int = 1
 
     def to_line(self) -> bytes:
+        """The order as a line of JSON, for `Order.from_line`."""
         return json.dumps(asdict(self)).encode() + b'\n'
 
 

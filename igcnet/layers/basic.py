@@ -79,9 +79,10 @@ class Conv2D(Lowered, nn.Conv2D):
 
 
 class Dense(nn.Dense):
-    """Fully connected layer on flat input, with bias unless told otherwise.
+    """Fully connected layer on flat input, with bias unless `use_bias` is false.
 
-    Inputs: `data` (N, in_units). Outputs: (N, units).
+    Inputs: `data` (N, in_units). Outputs: (N, units). `bias_initializer` is that of the bias, by
+    name or as an Initializer.
     """
 
     def __init__(self, name: str, in_units: int, units: int, use_bias: bool = True,
@@ -111,6 +112,8 @@ class BatchNorm(NamedLayer):
         The part of the old running statistic that is kept at each update.
     running_variance_initializer : str
         'ones' as in Gluon, or 'zeros' as in the IGC original.
+    epsilon : float
+        Added to the variance.
 
     Attributes
     ----------
@@ -159,7 +162,10 @@ class BatchNorm(NamedLayer):
 
 
 class Activation(NamedLayer):
-    """Element-wise non-linearity of MXNet's ``Activation`` operator ('relu', 'sigmoid', ...)."""
+    """Element-wise non-linearity of MXNet's ``Activation`` operator ('relu', 'sigmoid', ...).
+
+    Inputs: `data` of any shape. Outputs: the same shape.
+    """
 
     def __init__(self, name: str, act_type: str = 'relu'):
         super().__init__(name)
@@ -174,7 +180,10 @@ class Activation(NamedLayer):
 
 
 class ReLU6(NamedLayer):
-    """min(max(x, 0), 6), as the operator ``clip``."""
+    """min(max(x, 0), 6), as the operator ``clip``.
+
+    Inputs: `data` of any shape. Outputs: the same shape.
+    """
 
     def hybrid_forward(self, F, x):
         with self.exact_name():
@@ -185,7 +194,10 @@ class ReLU6(NamedLayer):
 
 
 class Dropout(NamedLayer):
-    """Sets values to 0 with probability `rate` in training and scales up the others."""
+    """Sets values to 0 with probability `rate` in training and scales up the others.
+
+    Inputs: `data` of any shape. Outputs: the same shape.
+    """
 
     def __init__(self, name: str, rate: float):
         super().__init__(name)
@@ -202,7 +214,8 @@ class Dropout(NamedLayer):
 class Pool2D(NamedLayer):
     """2-D pooling; sizes are rounded down ('valid' convention), padding counts in averages.
 
-    Inputs: `data` (N, C, H, W). Outputs: (N, C, H', W'), or (N, C, 1, 1) with `global_pool`.
+    Inputs: `data` (N, C, H, W). Outputs: (N, C, H', W'), H' = H divided by `strides`, or
+    (N, C, 1, 1) with `global_pool`. `pool_type` is 'max' or 'avg'.
     """
 
     def __init__(self, name: str, pool_type: str, kernel_size: int, strides: int = 1,
@@ -224,7 +237,7 @@ class Pool2D(NamedLayer):
 
 
 class Flatten(NamedLayer):
-    """(N, C, H, W) -> (N, C*H*W)."""
+    """Everything but the first axis as one. Inputs: (N, C, H, W). Outputs: (N, C*H*W)."""
 
     def hybrid_forward(self, F, x):
         with self.exact_name():
@@ -235,7 +248,7 @@ class Flatten(NamedLayer):
 
 
 class Add(NamedLayer):
-    """Sum of two arrays of one shape."""
+    """Sum. Inputs: two arrays of one shape. Outputs: that shape."""
 
     def hybrid_forward(self, F, left, right):
         with self.exact_name():
@@ -246,7 +259,7 @@ class Add(NamedLayer):
 
 
 class Multiply(NamedLayer):
-    """Element-wise product of two arrays of one shape."""
+    """Element-wise product. Inputs: two arrays of one shape. Outputs: that shape."""
 
     def hybrid_forward(self, F, left, right):
         with self.exact_name():
@@ -257,7 +270,8 @@ class Multiply(NamedLayer):
 
 
 class Concat(NamedLayer):
-    """Arrays (N, C_i, H, W) one after the other along the channels: (N, sum of C_i, H, W)."""
+    """One after the other along the channels. Inputs: (N, C_i, H, W), ... Outputs: (N, sum of C_i,
+    H, W)."""
 
     def hybrid_forward(self, F, *parts):
         with self.exact_name():

@@ -54,7 +54,10 @@ def inactive_count(progress: float, channels: int, gate_factor: float) -> Option
 
 
 def hidden_units(name: str, channels: int, squeeze_rate: int) -> int:
-    """Width of a selector: the rate counts half below 80 channels; all divisions round down."""
+    """Width of a selector: the rate counts half below 80 channels; all divisions round down.
+
+    Refuses a rate with which nothing would be left.
+    """
     halved = channels < 80
     smallest, largest = (2, 2 * channels + 1) if halved else (1, channels)
     if not smallest <= squeeze_rate <= largest:
@@ -67,7 +70,8 @@ class Head(HybridBlock):
     """One head: the selector that rates the input channels, and filters that see all of them.
 
     Inputs: `pooled` (N, in_channels). Outputs: saliencies (N, in_channels), not negative.
-    The filters, `conv`, are applied by the layer to the map that it has scaled.
+    The filters, `conv`, are applied by the layer to the map that it has scaled; `strides`,
+    `padding` and `dilation` are theirs. `hidden` is the width of the selector.
     """
 
     def __init__(self, name: str, in_channels: int, channels: int, hidden: int,
@@ -169,7 +173,8 @@ class DynamicGroupConv(Lowered, HybridBlock):
         return 'blocked' if self._window['kernel'] == 1 else 'stock'
 
     def set_inactive(self, count: int) -> None:
-        """Let each head drop `count` channels from now on, on all devices."""
+        """Let each head drop `count` channels from now on, on all devices; UsageError if it has
+        not so many."""
         if not 0 <= count <= self.in_channels:
             raise UsageError('%s: %d inactive channels; must be from 0 to %d'
                              % (self.name, count, self.in_channels))

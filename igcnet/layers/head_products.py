@@ -146,7 +146,8 @@ class HeadProducts:
 
     def backward(self, gradient: np.ndarray, x: np.ndarray, saliency: np.ndarray,
                  weight: np.ndarray) -> None:
-        """Gradients of the inputs into `x`, `saliency` and `weight`, from that of the output."""
+        """Gradients of the inputs into `x`, `saliency` and `weight`, from `gradient`, that of the
+        output."""
         x[...], saliency[...] = 0, 0
         backward = self._backward_gathered if self.gathers else self._backward_scaled
         total = np.zeros_like(self.channels_first if self.gathers else self.filters_first)

@@ -25,7 +25,7 @@ class NormSettings(NamedTuple):
 
 
 class ConvUnit(Lowered, nn.HybridSequential):
-    """Convolution, BN, and ReLU if `act`.
+    """Convolution in `groups`, BN, and ReLU if `act`.
 
     Inputs: `data` (N, in_channels, H, W). Outputs: (N, channels, H/strides, W/strides);
     the padding keeps the size of the map at stride 1.

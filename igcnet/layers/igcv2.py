@@ -44,7 +44,7 @@ def balanced_branch_sizes(product: int, count: int) -> Optional[Tuple[int, ...]]
 
 def check_branch_sizes(where: str, channels: int, branch_sizes: Sequence[int],
                        complementary: str) -> None:
-    """Check the complementary and the balance condition.
+    """Check the complementary and the balance condition of the `branch_sizes` K_2, ..., K_L.
 
     Complementary, 'strict': K_2 * ... * K_L = C, so that exactly one path leads from each input
     channel to each output channel. 'loose' (IGCV2*): the product may be smaller, so that a block

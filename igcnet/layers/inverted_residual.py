@@ -6,7 +6,7 @@ Sources: Sandler et al.: MobileNetV2 (arXiv 1801.04381); Sun, Li, Liu, Wang: IGC
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from mxnet.gluon import HybridBlock, nn
 
@@ -30,7 +30,7 @@ class UnitNames(NamedTuple):
 
 
 class ReLU6Unit(Lowered, nn.HybridSequential):
-    """Convolution, BN, and ReLU6 if it has a name.
+    """Convolution in `groups`, BN with `epsilon`, and ReLU6 if it has a name.
 
     Inputs: `data` (N, in_channels, H, W). Outputs: (N, channels, H', W'), H' = H divided by
     `strides`, rounded up.
@@ -48,7 +48,7 @@ class ReLU6Unit(Lowered, nn.HybridSequential):
     def fastest(self, native_operators):
         return lanes.fastest_of_unit(self.conv, native_operators)
 
-    def in_lanes(self, F, x: lanes.Lanes, shuffle_before: int = 1) -> lanes.Lanes:
+    def in_lanes(self, F: Any, x: lanes.Lanes, shuffle_before: int = 1) -> lanes.Lanes:
         """The unit, behind a channel shuffle, by the operators of `igcnet.native`."""
         return lanes.convolve(F, x, self.conv, self.bn,
                               'relu6' if hasattr(self, 'relu6') else 'none', shuffle_before)
@@ -100,14 +100,14 @@ class InvertedResidual(Lowered, HybridBlock):
     Inputs: `data` (N, in_channels, H, W). Outputs: (N, channels, H', W'), H' = H divided by
     the stride, rounded up.
 
+    Nodes: ``<name>-exp-...``, ``-shuffle``, ``-depthwise-...``, ``-linear-...``,
+    ``-output-shuffle``, ``-shortcut``.
+
     Parameters
     ----------
     expand : bool
         Whether the first 1x1 convolution is there at all. Without it `plan.expanded` must be
         `plan.in_channels`.
-
-    Nodes: ``<name>-exp-...``, ``-shuffle``, ``-depthwise-...``, ``-linear-...``,
-    ``-output-shuffle``, ``-shortcut``.
     """
 
     def __init__(self, name: str, plan: BlockPlan, form: BlockForm, expand: bool = True):

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Optional, Sequence
 
 import mxnet as mx
 import numpy as np
+from mxnet.gluon import HybridBlock
 
 from igcnet.layers.lowering import value_of
 
@@ -43,7 +44,7 @@ class Lanes(NamedTuple):
     norm: Optional[Norm] = None
 
 
-def possible(*convolutions) -> bool:
+def possible(*convolutions: HybridBlock) -> bool:
     """Whether the operators can compute these layers: float32 on a CPU, and their shapes."""
     for convolution in convolutions:
         weight = convolution.weight
@@ -63,7 +64,7 @@ def _has_kernel(convolution) -> bool:
             and given['stride'][0] == given['stride'][1] and convolution.bias is None)
 
 
-def fastest_of_unit(convolution, native_operators: bool) -> str:
+def fastest_of_unit(convolution: HybridBlock, native_operators: bool) -> str:
     """The fastest lowering of a convolution with batch normalisation and activation.
 
     Where many channels meet in a 3x3 or 1x1 convolution, the CPU library's own kernels are as
@@ -73,7 +74,7 @@ def fastest_of_unit(convolution, native_operators: bool) -> str:
     return 'native' if native_operators and pays else 'stock'
 
 
-def enter(F, x) -> Lanes:
+def enter(F: Any, x: Any) -> Lanes:
     """An ordinary array (N, C, H, W) as lanes."""
     if F is mx.sym and x.attr('igcnet') == 'from_lanes':
         data, images = x.get_children()
@@ -85,17 +86,17 @@ def enter(F, x) -> Lanes:
     return Lanes(data, F.BlockGrad(images))
 
 
-def leave(F, lanes: Lanes):
+def leave(F: Any, lanes: Lanes) -> Any:
     """The ordinary array."""
     return F.igcnet_from_lanes(whole(F, lanes), lanes.images, igcnet='from_lanes')
 
 
-def whole(F, lanes: Lanes):
+def whole(F: Any, lanes: Lanes) -> Any:
     """The data with its batch normalisation applied, if it has one."""
     return F.identity(lanes.data) if lanes.norm is None else _normalise(F, lanes, lanes.norm)
 
 
-def add(F, lanes: Lanes, residual: Optional[Lanes] = None, activation: str = 'none',
+def add(F: Any, lanes: Lanes, residual: Optional[Lanes] = None, activation: str = 'none',
         shuffle: int = 1) -> Lanes:
     """What a batch normalisation made, shuffled, plus `residual`, then the activation.
 
@@ -119,9 +120,9 @@ def _normalise(F, lanes, norm, residual=(), shuffle=1):
                          act=ACTIVATIONS.index(norm.activation))
 
 
-def convolve(F, lanes: Lanes, convolution, bn=None, activation: str = 'none',
-             shuffle_before: int = 1, shuffle_after: int = 1) -> Lanes:
-    """A `Conv2D` between two shuffles, and the `BatchNorm` and activation that follow it.
+def convolve(F: Any, lanes: Lanes, convolution: HybridBlock, bn: Optional[HybridBlock] = None,
+             activation: str = 'none', shuffle_before: int = 1, shuffle_after: int = 1) -> Lanes:
+    """A `Conv2D` between two shuffles, and the `BatchNorm` (`bn`) and activation that follow it.
 
     Parameters
     ----------

@@ -22,10 +22,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Iterator, Optional
+from typing import Any, Iterator, Optional, Sequence
 
 import mxnet as mx
-from mxnet.gluon import HybridBlock
+from mxnet.gluon import HybridBlock, Parameter
 
 from igcnet import native
 from igcnet.errors import UsageError
@@ -119,12 +119,12 @@ def stock_form(net: HybridBlock) -> Iterator[None]:
             block.lowering = lowering
 
 
-def value_of(F, parameter, like):
+def value_of(F: Any, parameter: Parameter, like: Any) -> Any:
     """A parameter as `F` takes it: a variable, or the data on the device of `like`."""
     return parameter.var() if F is mx.sym else parameter.data(like.context)
 
 
-def in_plain_layout(F, array):
+def in_plain_layout(F: Any, array: Any) -> Any:
     """A copy of `array` in the order of its shape.
 
     oneDNN has layouts of its own for what a convolution makes, and inference leaves weights in
@@ -149,7 +149,7 @@ def merge_factor(groups: int, in_channels: int, channels: int) -> int:
     return groups
 
 
-def merge_groups(F, weight, groups: int, factor: int, shape):
+def merge_groups(F: Any, weight: Any, groups: int, factor: int, shape: Sequence[int]) -> Any:
     """The weight of the convolution in ``groups/factor`` groups that computes the same.
 
     Parameters
@@ -169,7 +169,8 @@ def merge_groups(F, weight, groups: int, factor: int, shape):
     return F.reshape(spread, shape=(channels, factor * inputs, kh, kw))
 
 
-def fold_shuffles(F, weight, channels: int, primary_groups: int, secondary_groups: int):
+def fold_shuffles(F: Any, weight: Any, channels: int, primary_groups: int,
+                  secondary_groups: int) -> Any:
     """The dense 1x1 weight of shuffle, grouped 1x1 convolution, shuffle.
 
     Parameters

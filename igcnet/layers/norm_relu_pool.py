@@ -7,7 +7,7 @@ operation to the last, and only the operator's own input and output are kept.
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -17,7 +17,7 @@ from igcnet.layers.array_views import Result, view
 OPERATOR = 'igcnet_norm_relu_pool'
 
 
-def batch_statistics(x: np.ndarray):
+def batch_statistics(x: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """Mean and biased variance of each channel of (N, C, pixels)."""
     ones, count = np.ones(x.shape[2], x.dtype), x.shape[0] * x.shape[2]
     mean = sum((image @ ones).astype(np.float64) for image in x) / count
@@ -30,7 +30,8 @@ def batch_statistics(x: np.ndarray):
 
 def forward(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, y: np.ndarray,
             pooled: np.ndarray) -> None:
-    """``y = relu(scale * x + shift)``, (N, C, pixels), and its mean over the pixels, (N, C)."""
+    """``y = relu(scale * x + shift)``, (N, C, pixels), and its mean over the pixels into `pooled`,
+    (N, C)."""
     ones = np.full(x.shape[2], 1 / x.shape[2], x.dtype)
     scale, shift = scale[:, None], shift[:, None]
     for image, result, mean in zip(x, y, pooled):
@@ -40,7 +41,9 @@ def forward(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, y: np.ndarray,
         np.dot(result, ones, out=mean)
 
 
-def backward(x, y, gamma, mean, inverse, to_y, to_pooled, fixed: bool, to_x):
+def backward(x: np.ndarray, y: np.ndarray, gamma: np.ndarray, mean: np.ndarray,
+             inverse: np.ndarray, to_y: np.ndarray, to_pooled: np.ndarray, fixed: bool,
+             to_x: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """Gradients of the input, into `to_x`, and of gamma and beta, which are returned.
 
     Parameters

@@ -36,6 +36,6 @@ def multiply(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
 
 
 def multiply_each(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
-    """`multiply` for each of a stack: (G, M, K) and (G, K, N) into (G, M, N)."""
+    """As `multiply`, for each of a stack: (G, M, K) and (G, K, N) into (G, M, N)."""
     for first, second, result in zip(left, right, out):
         multiply(first, second, result)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 import mxnet as mx
 
@@ -23,7 +23,7 @@ def at_resolution(x: mx.nd.NDArray, resolution: Optional[int]) -> mx.nd.NDArray:
     return mx.nd.contrib.BilinearResize2D(x, height=resolution, width=resolution)
 
 
-def check_resolution(net, resolution: int) -> None:
+def check_resolution(net: Any, resolution: int) -> None:
     """Refuse a resolution at which a network does not work.
 
     Parameters

@@ -7,6 +7,8 @@ kept.
 
 from __future__ import annotations
 
+from typing import Any
+
 from mxnet.gluon import HybridBlock
 
 from igcnet.layers import lanes
@@ -26,6 +28,10 @@ class ShuffleUnit(Lowered, HybridBlock):
     down-sampling, where the second convolution makes the ``channels - in_channels`` that the
     pooled input does not bring. The pool counts the padding: it always divides by 9.
 
+    Nodes: ``<name>_compress``, ``_bn_compress``, ``_relu_compress``, ``_shuffle``,
+    ``_depthwise``, ``_bn_depthwise``, ``_expand``, ``_bn_expand``, then ``_add``, or ``_pool``
+    and ``_concat``, then ``_relu``.
+
     Parameters
     ----------
     groups : int
@@ -35,10 +41,6 @@ class ShuffleUnit(Lowered, HybridBlock):
     whole_compress : bool
         Leave the first 1x1 convolution ungrouped; the shuffle stays. The originals do it in the
         first unit of a network, whose input is narrow.
-
-    Nodes: ``<name>_compress``, ``_bn_compress``, ``_relu_compress``, ``_shuffle``,
-    ``_depthwise``, ``_bn_depthwise``, ``_expand``, ``_bn_expand``, then ``_add``, or ``_pool``
-    and ``_concat``, then ``_relu``.
     """
 
     def __init__(self, name: str, in_channels: int, channels: int, groups: int,
@@ -61,11 +63,11 @@ class ShuffleUnit(Lowered, HybridBlock):
         self.join = Concat(name + '_concat') if downsample else Add(name + '_add')
         self.relu = Activation(name + '_relu')
 
-    def spatial(self, x):
+    def spatial(self, x: Any) -> Any:
         """The layers between the shuffle and the second 1x1 convolution."""
         return self.bn_depthwise(self.depthwise(x))
 
-    def spatial_in_lanes(self, F, x: lanes.Lanes) -> lanes.Lanes:
+    def spatial_in_lanes(self, F: Any, x: lanes.Lanes) -> lanes.Lanes:
         """The shuffle and `spatial`, by the operators of `igcnet.native`."""
         return lanes.convolve(F, x, self.depthwise, self.bn_depthwise,
                               shuffle_before=self.shuffle.groups)
@@ -90,6 +92,8 @@ class ShuffleUnit(Lowered, HybridBlock):
 
 class MergeEvolveUnit(ShuffleUnit):
     """The ME module: a `ShuffleUnit` whose depthwise convolution is gated by a narrow branch.
+
+    Parameters but for `side_channels` are those of `ShuffleUnit`.
 
     The branch reads the shuffled channels: merge (1x1 to `side_channels`, BN, ReLU), evolve
     (3x3, BN, ReLU; 1x1 back, BN, sigmoid). Its output, one value for each channel and pixel,
@@ -117,7 +121,7 @@ class MergeEvolveUnit(ShuffleUnit):
         self.s_gate = Activation(name + '_s_gate', 'sigmoid')
         self.product = Multiply(name + '_product')
 
-    def fusion(self, x):
+    def fusion(self, x: Any) -> Any:
         """The gate: merge and evolve."""
         x = self.s_relu_merge(self.s_bn_merge(self.s_merge(x)))
         x = self.s_relu_conv(self.s_bn_conv(self.s_conv(x)))

@@ -9,8 +9,9 @@ Where a layer uses all of its weights, nothing is cut.
 
 from __future__ import annotations
 
-from typing import List, Optional
+from typing import Any, List, Optional
 
+import mxnet as mx
 import numpy as np
 from mxnet.gluon import HybridBlock, nn
 from mxnet.symbol import Symbol
@@ -21,7 +22,7 @@ from igcnet.layers.naming import ExactName, NamedLayer
 from igcnet.layers.widths import Channels, Widths
 
 
-def first_channels(F, array, axis: int, count: int, stored: int):
+def first_channels(F: Any, array: Any, axis: int, count: int, stored: int) -> Any:
     """The first `count` of the `stored` entries of `array` along `axis`."""
     return array if count == stored else F.slice_axis(array, axis=axis, begin=0, end=count)
 
@@ -123,6 +124,8 @@ class SlimmableDense(SlimmableLayer):
 class RunningStatistics(NamedLayer):
     """The running mean and variance of one BN layer at one width, and BN with them.
 
+    `node_name` is that of the BN layer; `epsilon` and `momentum` as of `BatchNorm`.
+
     Inputs: `data` (N, channels, ...), scale and shift (channels,). Outputs: as `data`.
     """
 
@@ -134,7 +137,7 @@ class RunningStatistics(NamedLayer):
         self.running_var = self.params.get('moving_var', shape=(channels,), init='ones',
                                            grad_req='null', differentiable=False)
 
-    def update(self, mean, variance) -> None:
+    def update(self, mean: mx.nd.NDArray, variance: mx.nd.NDArray) -> None:
         """Move towards the statistics of a batch, on their device."""
         for parameter, value in ((self.running_mean, mean), (self.running_var, variance)):
             array = parameter.data(value.context)

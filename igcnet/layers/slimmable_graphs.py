@@ -16,6 +16,8 @@ from igcnet.layers.widths import Widths
 class TracedNetwork(HybridBlock):
     """The graph of one sub-network for inference, made at the first call.
 
+    Inputs: (N, 3, H, W). Outputs: logits (N, classes).
+
     Parameters
     ----------
     forward : callable

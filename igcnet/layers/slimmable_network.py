@@ -45,6 +45,8 @@ class Parts(NamedTuple):
 class SlimmableNetwork(Network):
     """An image classifier whose width is chosen at run time.
 
+    Inputs: `data` (N, 3, H, W), normalised. Outputs: logits (N, classes), before any softmax.
+
     ``net(x)`` runs at the present width, ``net.width``, which is the widest at first and which
     `set_width` changes; ``net(x, width=0.5)`` runs once at another. The parameters are those of
     the widest network; gradients of the channels that a narrower one leaves out are 0, so
@@ -245,7 +247,7 @@ class SlimmableNetwork(Network):
             for statistics in filter(None, made):
                 statistics.initialize(ctx=contexts)
 
-    def batch_statistics(self, x, width: Optional[float] = None) -> Statistics:
+    def batch_statistics(self, x: Any, width: Optional[float] = None) -> Statistics:
         """Mean and unbiased variance of every BN layer's input for one batch.
 
         The layers before it normalise by the batch too. Works at every width and leaves the

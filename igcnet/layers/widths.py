@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from contextlib import contextmanager
 from numbers import Real
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from igcnet.errors import UsageError
 
@@ -164,7 +164,7 @@ class Widths:
                          % (width, self.low, self.high))
 
     def add(self, width: float) -> int:
-        """List a width; its position."""
+        """List a width; its position. Refuses one outside the range, or there already."""
         width = self.resolve(width)
         if width in self.listed:
             raise UsageError('width %g: is listed twice' % width)
@@ -194,7 +194,7 @@ class Widths:
         return position
 
     @contextmanager
-    def at(self, width: Optional[float]):
+    def at(self, width: Optional[float]) -> Iterator[None]:
         """Another width inside the ``with`` block; None: the present one."""
         previous = self.current
         if width is not None:
@@ -205,7 +205,7 @@ class Widths:
             self.current = previous
 
     @contextmanager
-    def training(self, scratch: Scratch):
+    def training(self, scratch: Scratch) -> Iterator[TrainingPass]:
         """A `TrainingPass` inside the ``with`` block."""
         self.training_pass = TrainingPass(scratch)
         try:

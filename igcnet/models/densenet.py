@@ -86,7 +86,7 @@ class DenseLayer(HybridBlock):
 
 
 def whole_numbers(name: str, value: Numbers) -> Tuple[int, ...]:
-    """The numbers of ``'14-14-14'`` or ``(14, 14, 14)``, each at least 1."""
+    """The numbers of ``'14-14-14'`` or ``(14, 14, 14)``; UsageError if one is not at least 1."""
     try:
         numbers = (tuple(map(int, value.split('-'))) if isinstance(value, str)
                    else tuple(map(index, value)))
@@ -113,6 +113,11 @@ def dense_network(make_network: Callable[..., Network], reduce: Callable[..., Hy
         See `densenet`.
     last_norm : str
         Name of the last BN.
+
+    Raises
+    ------
+    UsageError
+        Settings that do not go together.
     """
     stages, growth = whole_numbers('stages', stages), whole_numbers('growth', growth)
     if len(stages) != len(growth):

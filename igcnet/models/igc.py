@@ -56,7 +56,8 @@ def stage_blocks(depth: int) -> Tuple[int, int, int]:
     """Blocks in the three stages of `resnet` and `resnet_igc`, by the original's rule.
 
     Every block counts two layers and the stem and the classifier one each; what does not divide
-    goes to the later stages: 20 -> (3, 3, 3), 22 -> (3, 3, 4), 4 -> (0, 0, 1).
+    goes to the later stages: 20 -> (3, 3, 3), 22 -> (3, 3, 4), 4 -> (0, 0, 1). Refuses a depth
+    below 4.
     """
     used, blocks = 2, []
     for stages_left in (3, 2, 1):
@@ -70,7 +71,8 @@ def stage_blocks(depth: int) -> Tuple[int, int, int]:
 
 
 def plain_stage_length(depth: int) -> int:
-    """Units in each of the three stages of `plain` and `plain_igc`, whose depth is 3n+2."""
+    """Units in each of the three stages of `plain` and `plain_igc`; UsageError if the depth is not
+    3n+2."""
     length = (depth - 2) // 3
     if length < 1 or depth != 3 * length + 2:
         raise UsageError('depth=%d: a plain network needs a depth of 3n+2 with n >= 1 '
@@ -109,7 +111,8 @@ def plain(depth: int = 20, primary_partition: int = 16, secondary_partition: int
     """Stacked 3x3 convolutions without shortcuts, for 32x32 images.
 
     Inputs: (N, 3, 32, 32). Outputs: (N, classes). Stages of C, 2C and 4C channels, C = L*M;
-    the partitions matter only through their product.
+    the partitions matter only through their product. L is the `primary_partition`, M the
+    `secondary_partition`; `depth` counts the layers with weights.
     """
     width = check_partitions(primary_partition, secondary_partition)
 
@@ -124,7 +127,8 @@ def plain_igc(depth: int = 38, primary_partition: int = 24, secondary_partition:
     """Stacked IGC units without shortcuts, for 32x32 images.
 
     Inputs: (N, 3, 32, 32). Outputs: (N, classes). Stages of C, 2C and 4C channels, C = L*M;
-    L primary groups everywhere; M, 2M, 4M secondary groups, so L channels in each.
+    L primary groups everywhere; M, 2M, 4M secondary groups, so L channels in each. Parameters
+    are those of `plain`.
     """
     width = check_partitions(primary_partition, secondary_partition)
 
@@ -154,7 +158,7 @@ def resnet(depth: int = 20, primary_partition: int = 16, secondary_partition: in
     """Residual network of basic blocks with projection shortcuts, for 32x32 images.
 
     Inputs: (N, 3, H, W), H = W = 32. Outputs: (N, classes). Stages of C, 2C and 4C channels,
-    C = L*M; the partitions matter only through their product.
+    C = L*M; the partitions matter only through their product. Parameters are those of `plain`.
     """
     width = check_partitions(primary_partition, secondary_partition)
 
@@ -175,7 +179,8 @@ def resnet_igc(depth: int = 20, primary_partition: int = 24, secondary_partition
 
     Inputs: (N, 3, H, W), H = W = 32. Outputs: (N, classes). Stages of C, 2C and 4C channels,
     C = L*M; L primary groups everywhere. The first unit of a block has kin/L secondary groups,
-    the second kout/L: see the module's notes on down-sampling blocks.
+    the second kout/L: see the module's notes on down-sampling blocks. Parameters are those of
+    `plain`.
     """
     width = check_partitions(primary_partition, secondary_partition)
     groups = primary_partition
@@ -212,6 +217,7 @@ def resnet_imgnet_d18(depth: int = 18, primary_partition: int = 64,
     """ResNet-18 of width C = L for 224x224 images; M has no effect, as in the original.
 
     Inputs: (N, 3, 224, 224). Outputs: (N, classes). Stages of C, 2C, 4C and 8C channels.
+    Parameters are those of `plain`.
     """
     check_partitions(primary_partition, secondary_partition)
     width = primary_partition
@@ -234,10 +240,12 @@ def resnet_igc_imgnet_d18(depth: int = 18, primary_partition: int = 100,
                           doubling: str = 'primary', unit_name: str = 'igc') -> Network:
     """ResNet-18 of IGC units for 224x224 images.
 
-    Inputs: (N, 3, 224, 224). Outputs: (N, classes).
+    Inputs: (N, 3, 224, 224). Outputs: (N, classes). Refuses settings that do not go together.
 
     Parameters
     ----------
+    depth, primary_partition, secondary_partition : int
+        See `plain`.
     doubling : str
         'primary', the original's present script: stages of 2C, 4C, 8C and 16C channels with
         L, 2L, 4L, 8L primary groups and 2M secondary groups in each. 'secondary', the rule of

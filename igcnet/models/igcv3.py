@@ -110,6 +110,11 @@ def igcv3_mxnet(width: float = 1.0, classes: int = 1000, script: str = 'igcv3') 
     script : str
         'igcv3', the released graph; 'igcv3_wider', stages up to twice as wide with the depth of
         MobileNetV2; 'igcv3_g2g4', four groups in the last 1x1 convolution of a block.
+
+    Raises
+    ------
+    UsageError
+        Another script, or a width whose channels do not divide.
     """
     if script not in SCRIPTS:
         raise UsageError('script=%r: must be one of %s' % (script, ', '.join(SCRIPTS)))

@@ -80,6 +80,10 @@ class WideBlock(HybridBlock):
 
     Parameters
     ----------
+    expansion : int
+        Channels of the depthwise convolution, in multiples of `in_channels`.
+    expand_groups : int
+        Groups of the first 1x1 convolution.
     bn : int
         Number of the first BN; the block has 3, or 5 with a projection.
     add_name : str
@@ -113,7 +117,8 @@ class WideBlock(HybridBlock):
 def igcv3_wide(classes: int = 1000) -> Network:
     """The graph ``igcv3_wide`` of homles11/IGCV3.
 
-    Inputs: (N, 3, H, W), H = W = 224 in classification. Outputs: (N, classes).
+    Inputs: (N, 3, H, W), H = W = 224 in classification. Outputs: (N, classes). UsageError if
+    `classes` is no positive whole number.
     """
     if classes < 1:
         raise UsageError('classes=%d: a classifier needs at least one class' % classes)

@@ -17,7 +17,7 @@ Apart from that the two are one function.
 from __future__ import annotations
 
 from numbers import Real
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, List, NamedTuple, Sequence, Tuple
 
 import mxnet as mx
 
@@ -142,6 +142,8 @@ def plan_network(width: float, channel_rule: str, downsampling: int = 32,
         One of `CHANNEL_RULES`.
     downsampling : int
         Total stride: 8, 16 or 32.
+    stages : sequence of StageSize
+        Sizes at width 1.
     multiple : int
         What the channel counts must divide by, because of grouped convolutions.
 
@@ -194,6 +196,22 @@ def build_network(plan: NetworkPlan, form: BlockForm, downsampling: int, classes
 
     Children of ``features``: ``stem``, ``seq0`` to ``seq6`` with ``block0``, ``block1``, ... in
     each, ``last``, ``pool``, ``flatten``, and ``dropout`` if the rate is not 0.
+
+    Parameters
+    ----------
+    plan : NetworkPlan
+        From `plan_network`, with the same `downsampling`.
+    form : BlockForm
+        Of the blocks.
+    dropout : float
+        Part of the features dropped before the classifier.
+    first_expansion : bool
+        Whether the first block has its first 1x1 convolution.
+
+    Raises
+    ------
+    UsageError
+        A rate of dropout outside 0 to 1.
     """
     if classes < 1:
         raise UsageError('classes=%d: a classifier needs at least one class' % classes)
@@ -275,7 +293,8 @@ IMAGENET_FORM = dict(downsampling=32, classes=1000)
 IGCV3_README = 'README of homles11/IGCV3'
 
 
-def cifar_specs(family, constructor, suffix, **kwargs):
+def cifar_specs(family: str, constructor: Callable[..., Network], suffix: str,
+                **kwargs: Any) -> List[ModelSpec]:
     """Two configurations, ``<family><suffix>_cifar10`` and ``_cifar100``."""
     return [ModelSpec('%s%s_cifar%d' % (family, suffix, classes), family, constructor, data,
                       dict(classes=classes, **kwargs))

@@ -68,10 +68,12 @@ class Form(NamedTuple):
 
     @property
     def stem_stride(self) -> int:
+        """Stride of the stem with its pool."""
         return self.stride * (2 if self.stem_pool else 1)
 
     @property
     def input_size(self) -> int:
+        """Height and width of the images: the last pool covers the last map."""
         return self.stem_stride * 2 ** STAGES * self.last_pool
 
 
@@ -84,7 +86,8 @@ IMAGENET = Preprocessing(224, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 def check_plan(block_channels: Sequence[int], block_layers: Sequence[int], init_c: int,
                groups: int) -> None:
-    """Refuse a plan that cannot be built, before a layer is made.
+    """Refuse `block_channels`, `block_layers` and `init_c` that cannot be built, before a layer is
+    made.
 
     Raises
     ------
@@ -116,7 +119,8 @@ def find_form(form: str) -> Form:
 
 
 def stem_layers(names: Sequence[str], init_c: int, form: str) -> Dict[str, HybridBlock]:
-    """Convolution, BN, ReLU and, in the form 'imagenet', max pool; `names` are theirs."""
+    """Convolution to `init_c` channels, BN, ReLU and, in the form 'imagenet', max pool; `names` are
+    theirs."""
     found = find_form(form)
     conv, norm, relu, pool = names
     layers = {conv: Conv2D(conv, 3, init_c, 3, found.stride, padding=1),
@@ -136,11 +140,19 @@ def shuffle_network(features: HybridBlock, init_c: int, block_channels: Sequence
     features : HybridBlock
         The stem in a container of named children. The stages are added to it as ``stage_1_1``,
         ``stage_1_2`` and so on.
+    init_c : int
+        Channels of the stem.
+    block_channels : sequence of int
+        Output channels of each stage.
     block_layers : sequence of int
         Units of each stage after the first, which down-samples.
     unit : callable
         ``unit(name, stage, in_channels, channels, downsample=, whole_compress=)`` makes one unit;
         `stage` counts from 0.
+    init_mode : str
+        See `igcnet.layers.init.FanInit`.
+    form : str
+        Key of `FORMS`.
     """
     found = find_form(form)
     listing, in_channels = [], init_c

@@ -52,7 +52,7 @@ V2_TAIL = Channels(1280, slim=False)
 
 
 def check_image_size(image_size: int) -> int:
-    """`image_size`, which the networks for ImageNet want to be a multiple of 32."""
+    """`image_size`; UsageError if it is not a multiple of 32, as the networks for ImageNet want."""
     if image_size < 32 or image_size % 32:
         raise UsageError('image_size=%r: must be a multiple of 32' % (image_size,))
     return image_size

@@ -46,7 +46,8 @@ def format_csv(profile: Profile, every_operator: bool = False) -> str:
 
 def align(header: Sequence[str], rows: Sequence[Sequence[str]],
           right: Sequence[int] = ()) -> List[str]:
-    """Lines with the columns under each other; `right` are the columns set flush right."""
+    """`header` and `rows` as lines, the columns under each other; those in `right` are set flush
+    right."""
     table = [header, *rows]
     widths = [max(len(row[i]) for row in table) for i in range(len(header))]
     return ['  '.join(cell.rjust(width) if i in right else cell.ljust(width)

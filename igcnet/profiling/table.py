@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from types import MappingProxyType
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from igcnet.errors import IgcnetError
 from igcnet.files import PathLike, write_text
@@ -14,13 +15,15 @@ from igcnet.registry import Published, get_model, get_spec, list_families
 BEGIN = '<!-- networks:begin -->'
 END = '<!-- networks:end -->'
 
+NO_WEIGHTS: Mapping[str, str] = MappingProxyType({})
 _COLUMNS = ('network', 'input', 'parameters', 'multiply-adds', 'published parameters',
             'published multiply-adds', 'top-1 error', 'top-5 error', 'note')
 _ALIGNMENT = '| --- | --: | --: | --: | --: | --: | --: | --: | --- |'
 
 
 class NetworkRow(NamedTuple):
-    """One named configuration: our exact counts, and what is published."""
+    """One named configuration: our exact counts, what is published, and the accuracy of the
+    weights that come with the package."""
 
     name: str
     family: str
@@ -29,6 +32,7 @@ class NetworkRow(NamedTuple):
     macs: int
     published: Optional[Published]
     summary: str
+    weights: str = ''
 
     @property
     def figures(self) -> List[str]:
@@ -43,18 +47,25 @@ class NetworkRow(NamedTuple):
         return {**self._asdict(), 'published': self.published and asdict(self.published)}
 
 
-def network_row(name: str) -> NetworkRow:
-    """Count one named configuration at its own input size."""
+def network_row(name: str, weights: Mapping[str, str] = NO_WEIGHTS) -> NetworkRow:
+    """Count one named configuration at its own input size.
+
+    Parameters
+    ----------
+    weights : mapping
+        Name of a configuration -> what to say of its released weights, as
+        `igcnet.deploy.released.summaries` gives it.
+    """
     spec = get_spec(name)
     size = spec.preprocessing.input_size
     counted = profile(get_model(name), (1, 3, size, size))
     return NetworkRow(name, spec.family, size, counted.parameters, counted.macs, spec.published,
-                      spec.summary)
+                      spec.summary, weights.get(name, ''))
 
 
-def networks_markdown(names: Sequence[str]) -> str:
+def networks_markdown(names: Sequence[str], weights: Mapping[str, str] = NO_WEIGHTS) -> str:
     """Markdown tables of the given configurations, one for each family, with their sources."""
-    rows = [network_row(name) for name in names]
+    rows = [network_row(name, weights) for name in names]
     lines = ['Parameters are the trainable ones; multiply-adds are those of convolutions and '
              'fully connected layers without bias, for one image. Both are exact. The published '
              'figures are as printed in their source, which may count in another way.']
@@ -64,7 +75,8 @@ def networks_markdown(names: Sequence[str]) -> str:
             continue
         lines += ['', '### %s' % family, '', _row(_COLUMNS), _ALIGNMENT]
         for row in members:
-            note = '; '.join(filter(None, [row.summary, row.published and row.published.note]))
+            note = '; '.join(filter(None, [row.summary, row.published and row.published.note,
+                                           row.weights and 'released weights: ' + row.weights]))
             lines.append(_row(['`%s`' % row.name, '%d' % row.input_size,
                                '{:,}'.format(row.parameters), '{:,}'.format(row.macs),
                                *row.figures, note]))
@@ -103,13 +115,14 @@ def replace_section(text: str, section: str, path: PathLike) -> str:
     return '%s%s\n%s\n%s%s' % (before, BEGIN, section, END, after)
 
 
-def update_file(path: PathLike, names: Sequence[str]) -> bool:
+def update_file(path: PathLike, names: Sequence[str],
+                weights: Mapping[str, str] = NO_WEIGHTS) -> bool:
     """Rewrite the table in a Markdown file; returns whether the file changed."""
     try:
         text = Path(path).read_text(encoding='utf-8')
     except OSError as problem:
         raise IgcnetError('%s: cannot read it (%s)' % (path, problem.strerror)) from None
-    updated = replace_section(text, networks_markdown(names), path)
+    updated = replace_section(text, networks_markdown(names, weights), path)
     if updated != text:
         write_text(path, updated)
     return updated != text

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Any, Dict, Sequence
+from typing import Any, Callable, ContextManager, Dict, Sequence
 
+from igcnet.data.reader import TrainReader
 from igcnet.data.records import RecordFile
 from igcnet.progress import Progress
 from igcnet.train.recipes import Recipe
@@ -57,7 +58,8 @@ def log_bad(log: RunLog, records: RecordFile, bad: Dict[int, str]) -> None:
                  % (len(bad), len(records), records.paths.rec, bad[min(bad)]))
 
 
-def show_progress(log: RunLog, reader, recipe: Recipe):
+def show_progress(log: RunLog, reader: TrainReader, recipe: Recipe
+                  ) -> Callable[[int, int], ContextManager[Callable[[str], None]]]:
     """What `igcnet.train.loop.Loop.run` takes: a bar on a terminal, nothing in a log file."""
     @contextlib.contextmanager
     def show_epoch(epoch: int, first: int):

@@ -56,4 +56,5 @@ class Board:
             self._flushed = time.monotonic()
 
     def close(self) -> None:
+        """Write what is not written yet."""
         self._writer.close()

@@ -61,7 +61,7 @@ def calibrate(net: SlimmableNetwork, batches: Iterable[Any], width: Optional[flo
 
 def mean_statistics(net: SlimmableNetwork, batches: Iterable[Any], width: float,
                     resolution: Optional[int] = None) -> Statistics:
-    """What `calibrate` puts into the network, which stays as it is."""
+    """What `calibrate` puts into the network, which stays as it is; UsageError without a batch."""
     if resolution is not None:
         check_resolution(net, resolution)
     context = net.output.weight.list_ctx()[0]

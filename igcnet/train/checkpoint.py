@@ -22,15 +22,23 @@ import re
 import shutil
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 import mxnet as mx
 import numpy as np
+from mxnet import gluon
 
 from igcnet.convert import load_parameters, parameter_value, read_ndarrays, write_ndarrays
-from igcnet.deploy.export import sha256
 from igcnet.errors import CheckpointError, DivergedError
-from igcnet.files import PathLike, explain_os_errors, read_json, sync_file, sync_folder, write_json
+from igcnet.files import (
+    PathLike,
+    explain_os_errors,
+    read_json,
+    sha256,
+    sync_file,
+    sync_folder,
+    write_json,
+)
 
 WEIGHTS, ARRAYS, HISTORY, STATE = 'net.params', 'state.params', 'metrics.jsonl', 'state.json'
 _NAME = re.compile(r'(\d{4,})(?:-(\d{6,}))?')
@@ -55,6 +63,7 @@ class Position:
     update: int = 0
 
     def folder_name(self) -> str:
+        """Name of the checkpoint's folder."""
         return '%04d-%06d' % (self.epoch, self.step) if self.step else '%04d' % self.epoch
 
 
@@ -106,7 +115,8 @@ class State:
 _APART = ('position', 'extra', 'history')
 
 
-def save(folder: PathLike, net, trainer, state: State) -> Path:
+def save(folder: PathLike, net: gluon.HybridBlock, trainer: gluon.Trainer,
+         state: State) -> Path:
     """Write a checkpoint below `folder`; returns its path.
 
     The files go to a temporary folder that is renamed when everything in it is on the disk, so a
@@ -127,9 +137,7 @@ def save(folder: PathLike, net, trainer, state: State) -> Path:
         try:
             shutil.rmtree(str(temporary), ignore_errors=True)
             temporary.mkdir(parents=True)
-            write_ndarrays(temporary / WEIGHTS, {
-                name: parameter_value(parameter)
-                for name, parameter in net._collect_params_with_prefix().items()})
+            write_ndarrays(temporary / WEIGHTS, weights_of(net))
             write_ndarrays(temporary / ARRAYS, _arrays(net, trainer, state))
             (temporary / HISTORY).write_bytes(state.history)
             sync_file(temporary / HISTORY)
@@ -144,7 +152,13 @@ def save(folder: PathLike, net, trainer, state: State) -> Path:
     return final
 
 
-def check_finite(net) -> None:
+def weights_of(net: gluon.HybridBlock) -> Dict[str, np.ndarray]:
+    """The parameters under the names that ``net.load_parameters`` reads."""
+    return {name: parameter_value(parameter)
+            for name, parameter in net._collect_params_with_prefix().items()}
+
+
+def check_finite(net: gluon.HybridBlock) -> None:
     """Raise `DivergedError` if a parameter of `net` is not finite, and name it."""
     for name, parameter in net.collect_params().items():
         if not all(np.isfinite(array.asnumpy()).all() for array in parameter.list_data()):
@@ -152,7 +166,8 @@ def check_finite(net) -> None:
                                 'the last good one is kept' % name)
 
 
-def restore(path: PathLike, net, contexts, trainer) -> State:
+def restore(path: PathLike, net: gluon.HybridBlock, contexts: Sequence[mx.Context],
+            trainer: gluon.Trainer) -> State:
     """Load weights, statistics and optimiser arrays of the checkpoint at `path`.
 
     `net` and `trainer` may have been used: nothing of what they held is left. The optimiser
@@ -204,7 +219,7 @@ def verify(path: PathLike) -> State:
     path = Path(path)
     state = read_state(path)
     for name, expected in _read_json(path)['sha256'].items():
-        if sha256(path / name) != expected:
+        if sha256(path / name, CheckpointError) != expected:
             raise CheckpointError('%s: damaged: its checksum is not the one in %s'
                                   % (path / name, STATE))
     return state

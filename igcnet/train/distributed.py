@@ -22,6 +22,7 @@ from typing import Dict, List, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
+from mxnet import gluon
 
 from igcnet.errors import UsageError
 from igcnet.launch.worker import KEPT, RANK_VARIABLE, in_a_job
@@ -72,10 +73,12 @@ class Workers(Alone):
 
     @property
     def servers(self) -> int:
+        """Number of servers."""
         return int(os.environ['DMLC_NUM_SERVER'])
 
     @property
     def compressing(self) -> bool:
+        """Whether gradients are exchanged in 2 bits."""
         return self._threshold is not None
 
     def trainer(self, parameters, rule, kv_store):
@@ -278,7 +281,7 @@ def connect(kv_store: Optional[str]) -> Alone:
     return workers
 
 
-def start_alike(net, workers: Alone) -> None:
+def start_alike(net: gluon.HybridBlock, workers: Alone) -> None:
     """Give every worker the parameters of worker 0; before the first forward pass."""
     if workers.size == 1:
         return

@@ -56,7 +56,7 @@ class SynchronousTrainer(_DistributedTrainer):
         self._push_gradients()
         self._store.pull(self._keys, [p.list_grad() for p in self._params])
 
-    def fetch(self):
+    def fetch(self) -> None:
         """The workers have everything."""
 
 
@@ -104,7 +104,7 @@ class AsynchronousTrainer(_DistributedTrainer):
     def _update(self, ignore_stale_grad=False):
         """The servers do it."""
 
-    def fetch(self):
+    def fetch(self) -> None:
         """Get the weights and the optimiser's state that the servers have now."""
         if not self._started:
             return

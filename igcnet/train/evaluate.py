@@ -14,7 +14,7 @@ from igcnet.train.metrics import Scores, score
 from igcnet.train.precision import in_full
 
 
-def forward(net, images: np.ndarray, contexts: List[mx.Context],
+def forward(net: Callable[..., mx.nd.NDArray], images: np.ndarray, contexts: List[mx.Context],
             resolution: Optional[int] = None) -> np.ndarray:
     """Logits of one batch (N, 3, H, W), computed on all devices in parts.
 
@@ -26,7 +26,8 @@ def forward(net, images: np.ndarray, contexts: List[mx.Context],
     return np.concatenate([in_full(output).asnumpy() for output in outputs])
 
 
-def evaluate(net, batches: Iterable[EvalBatch], contexts: List[mx.Context],
+def evaluate(net: Callable[..., mx.nd.NDArray], batches: Iterable[EvalBatch],
+             contexts: List[mx.Context],
              each_batch: Optional[Callable[[EvalBatch, np.ndarray], None]] = None,
              resolution: Optional[int] = None) -> Scores:
     """Scores of `net` over all of `batches`.

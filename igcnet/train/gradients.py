@@ -11,7 +11,7 @@ from mxnet import gluon
 from igcnet.train.methods import Method, Outcome, Place
 
 
-def batch_gradients(method: Method, place: Place, images, labels: np.ndarray,
+def batch_gradients(method: Method, place: Place, images: np.ndarray, labels: np.ndarray,
                     contexts: Sequence[mx.Context], parameters: Sequence[gluon.Parameter],
                     parts: int) -> Outcome:
     """`Method.gradients` of a batch in `parts`, one after the other, summed in `parameters`.
@@ -21,7 +21,7 @@ def batch_gradients(method: Method, place: Place, images, labels: np.ndarray,
     if parts == 1:
         return method.gradients(place, images, labels, contexts)
     outcomes, sums = [], []
-    for part in _split(images, labels, parts):
+    for part in zip(np.array_split(images, parts), np.array_split(labels, parts)):
         outcomes.append(method.gradients(place, *part, contexts))
         found = [array for p in parameters for array in p.list_grad()]
         if sums:
@@ -74,11 +74,3 @@ def leave_out_update(trainer: gluon.Trainer) -> None:
         rule._set_current_context(device)
         for index in range(len(trainer._params)):
             rule._update_count(index)
-
-
-def _split(images, labels, parts: int):
-    """(images, labels) of each part; `images` may be a tuple of arrays."""
-    labels = np.array_split(labels, parts)
-    if isinstance(images, tuple):
-        return zip(zip(*(np.array_split(array, parts) for array in images)), labels)
-    return zip(np.array_split(images, parts), labels)

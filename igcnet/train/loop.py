@@ -35,8 +35,8 @@ ON_NAN = ('stop', 'rollback')
 MAX_ROLLBACKS = 5
 
 
-def make_trainer(net, recipe: Recipe, schedule, kv_store: str,
-                 workers: Alone = ALONE) -> gluon.Trainer:
+def make_trainer(net: gluon.HybridBlock, recipe: Recipe, schedule: mx.lr_scheduler.LRScheduler,
+                 kv_store: str, workers: Alone = ALONE) -> gluon.Trainer:
     """The ``gluon.Trainer`` of a recipe, with its multipliers, for one of `workers`.
 
     `kv_store` is 'device' or 'local'; in a distributed job it says nothing.
@@ -131,7 +131,8 @@ class Loop:
         self._take_up(state)
 
     @property
-    def checkpoint_folder(self):
+    def checkpoint_folder(self) -> Path:
+        """Where the checkpoints go."""
         return self.log.folder / CHECKPOINTS
 
     def _take_up(self, state: checkpoint.State) -> None:

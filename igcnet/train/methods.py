@@ -14,6 +14,7 @@ import numpy as np
 from mxnet import autograd, gluon
 from mxnet.gluon.utils import split_and_load
 
+from igcnet.data.reader import TrainReader
 from igcnet.errors import UsageError
 from igcnet.train.recipe_values import check_settings
 from igcnet.train.recipes import Recipe
@@ -83,18 +84,23 @@ class Method:
         self.settings = method_settings(recipe)
 
     @classmethod
-    def resolutions(cls, recipe: Recipe, input_size: int) -> Tuple[int, ...]:
-        """Sizes in which the reader gives each batch; none: in the data's own, as one array."""
-        return ()
+    def check_input(cls, recipe: Recipe, input_size: int) -> None:
+        """Refuse settings that do not go with images of this height and width.
 
-    def gradients(self, place: Place, images, labels: np.ndarray,
+        Raises
+        ------
+        UsageError
+            The method cannot use such images.
+        """
+
+    def gradients(self, place: Place, images: np.ndarray, labels: np.ndarray,
                   contexts: Sequence[mx.Context]) -> Outcome:
         """Leave in the parameters the gradient of the loss, summed over the batch.
 
         Parameters
         ----------
-        images : numpy.ndarray (N, 3, H, W), or a tuple of them
-            What the reader gives, see `resolutions`.
+        images : numpy.ndarray, float32 (N, 3, H, W)
+            What the reader gives.
         labels : numpy.ndarray, float32 (N,)
             Class numbers.
         contexts : list of Context
@@ -102,7 +108,7 @@ class Method:
         """
         raise NotImplementedError
 
-    def evaluations(self, reader, epoch: int) -> Iterator[str]:
+    def evaluations(self, reader: TrainReader, epoch: int) -> Iterator[str]:
         """Make the network ready to be evaluated after an epoch, once for each name yielded.
 
         The numbers of an evaluation are logged as ``val_<name>top1`` and so on; those of the
@@ -147,7 +153,7 @@ class Plain(Method):
         self.loss = gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=not soft_targets(recipe))
         self.loss.hybridize()
 
-    def targets(self, place: Place, images, labels):
+    def targets(self, place: Place, images: Any, labels: Any) -> Tuple[Any, Any]:
         """Images and targets of a step: as they are, or smoothed and mixed."""
         if not soft_targets(self.recipe):
             return images, labels

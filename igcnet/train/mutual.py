@@ -76,12 +76,11 @@ class Mutual(Method):
     SETTINGS = {'resolutions': (224, 192, 160, 128), 'sampled_widths': 2}
 
     @classmethod
-    def resolutions(cls, recipe, input_size):
+    def check_input(cls, recipe, input_size):
         largest = max(method_settings(recipe)['resolutions'], default=0)
         if largest > input_size:
             raise UsageError('method_settings: resolutions: %g is more than the %d of the images'
                              % (largest, input_size))
-        return super().resolutions(recipe, input_size)
 
     def __init__(self, net, recipe, seed, steps_per_epoch):
         super().__init__(net, recipe, seed, steps_per_epoch)

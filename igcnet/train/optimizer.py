@@ -54,10 +54,11 @@ class Rule(mx.optimizer.Optimizer):
         grad += wd * weight
         self.step(weight, grad, state, lr, self._index_update_count[index])
 
-    def step(self, weight, grad, state, lr: float, count: int) -> None:
+    def step(self, weight: mx.nd.NDArray, grad: mx.nd.NDArray, state: Any, lr: float,
+             count: int) -> None:
         """Change `weight` and `state` in place; `grad` may be overwritten.
 
-        `count` is the number of this update, from 1.
+        `count` is the number of this update, from 1, and `lr` its rate.
         """
         raise NotImplementedError
 
@@ -271,7 +272,7 @@ def find_rule(recipe: Recipe) -> Tuple[Type[Rule], Dict[str, Any]]:
     return rule, settings
 
 
-def make_optimizer(recipe: Recipe, schedule) -> Rule:
+def make_optimizer(recipe: Recipe, schedule: mx.lr_scheduler.LRScheduler) -> Rule:
     """The optimiser of a recipe, for a ``gluon.Trainer``."""
     rule, settings = find_rule(recipe)
     if rule.MOMENTUM:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Dict, List, Sequence
 
-from mxnet.gluon import Parameter
+from mxnet.gluon import HybridBlock, Parameter
 
 from igcnet.errors import UsageError
 from igcnet.layers.basic import BatchNorm
@@ -13,12 +13,12 @@ from igcnet.layers.slimmable import SlimmableBatchNorm
 from igcnet.train.recipes import Recipe
 
 
-def learned(net) -> List[Parameter]:
+def learned(net: HybridBlock) -> List[Parameter]:
     """The parameters that get gradients: neither running statistics nor frozen ones."""
     return [p for p in net.collect_params().values() if p.grad_req != 'null']
 
 
-def matching(net, pattern: str, option: str) -> Dict[str, Parameter]:
+def matching(net: HybridBlock, pattern: str, option: str) -> Dict[str, Parameter]:
     """The parameters whose names match `pattern`, in which ``*``, ``?`` and ``[...]`` are wild.
 
     Raises
@@ -35,7 +35,7 @@ def matching(net, pattern: str, option: str) -> Dict[str, Parameter]:
     return found
 
 
-def set_multipliers(net, recipe: Recipe) -> None:
+def set_multipliers(net: HybridBlock, recipe: Recipe) -> None:
     """Set ``wd_mult`` and ``lr_mult`` of every parameter as the recipe says."""
     for name, parameter in net.collect_params().items():
         parameter.wd_mult = 1.0 if _decayed(name, parameter.shape, recipe.decay) else 0.0
@@ -57,7 +57,7 @@ def _decayed(name: str, shape, decay: str) -> bool:
     return decay == 'weights' or len(shape) == 2 or shape[1] != 1
 
 
-def freeze(net, patterns: Sequence[str]) -> List[str]:
+def freeze(net: HybridBlock, patterns: Sequence[str]) -> List[str]:
     """Keep the parameters that match any of `patterns` as they are; returns their names.
 
     They get no gradient, so they are neither updated nor decayed. A BN layer of which scale and

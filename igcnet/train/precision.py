@@ -12,6 +12,7 @@ from typing import Dict, List, Optional, Sequence
 import mxnet as mx
 import numpy as np
 from mxnet import autograd
+from mxnet.gluon import HybridBlock
 
 from igcnet.errors import UsageError
 
@@ -45,7 +46,7 @@ def start(precision: str, contexts: Sequence[mx.Context]) -> None:
         _started = precision
 
 
-def check(net, input_size: int, precision: str) -> None:
+def check(net: HybridBlock, input_size: int, precision: str) -> None:
     """Compute one step, and leave the network as it was.
 
     Raises

@@ -78,6 +78,8 @@ def parse_overrides(pairs: Sequence[str], types: Mapping[str, str],
 
     Parameters
     ----------
+    pairs : sequence of str
+        The words.
     types : mapping
         Key -> annotated type.
     tables : mapping

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from igcnet.errors import UsageError
 from igcnet.train.recipe_values import check_value, parse_overrides
@@ -167,7 +167,7 @@ class Recipe:
         rounded = float if self.schedule == 'steps-torch' else lambda epoch: float(int(epoch))
         return [rounded(step * self.num_epochs) if step < 1 else step for step in self.lr_steps]
 
-    def make_schedule(self, num_examples: int, steps_per_epoch: int):
+    def make_schedule(self, num_examples: int, steps_per_epoch: int) -> Callable[[int], float]:
         """The rate as a function of the update number, see `igcnet.train.schedules`."""
         from igcnet.train.schedules import make_schedule
         return make_schedule(self, num_examples, steps_per_epoch)
@@ -231,7 +231,7 @@ def _read(name: str, above: Sequence[Path]) -> Tuple[Dict[str, Any], Path]:
 
 
 def recipe_from_dict(values: Any, name: str, where: str) -> Recipe:
-    """A recipe from plain values, each checked for its key and type."""
+    """A recipe from plain values; UsageError for an unknown key or a value of another type."""
     types = recipe_types()
     if not isinstance(values, dict):
         raise UsageError('%s: a recipe must be a table of keys and values' % where)

@@ -31,7 +31,7 @@ from igcnet.train.loop import Loop, make_trainer
 from igcnet.train.methods import find_method, method_settings
 from igcnet.train.optimizer import find_rule
 from igcnet.train.parameter_groups import freeze
-from igcnet.train.pretrained import load_weights
+from igcnet.train.pretrained import load_weights, released_file, with_released
 from igcnet.train.recipes import Recipe
 from igcnet.train.run_data import make_reader, open_data, with_augmentation, with_seed
 from igcnet.train.run_folder import (
@@ -41,7 +41,7 @@ from igcnet.train.run_folder import (
     locked,
     new_run_folder,
 )
-from igcnet.train.runlog import RunLog, plot_curves, read_metrics
+from igcnet.train.runlog import RunLog, epoch_figures, plot_curves, read_epochs
 from igcnet.train.settings import RunSettings, settings_from_text
 from igcnet.train.synchronised import Synchronised
 from igcnet.train.tuning import fastest_lowering
@@ -49,7 +49,13 @@ from igcnet.train.workers import ALONE, Alone
 
 
 def share_settings(workers: Alone, settings: Optional[RunSettings]) -> RunSettings:
-    """The settings of worker 0, with a seed, for every worker."""
+    """The settings of worker 0, with a seed, for every worker.
+
+    Raises
+    ------
+    UsageError
+        Settings that do not go with several workers, or with one.
+    """
     if workers.size > 1:
         text = '' if settings is None else with_seed(settings).to_text()
         settings = settings_from_text(workers.broadcast(text.encode()).decode(), 'worker 0')
@@ -130,6 +136,8 @@ def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], lo
     if settings.deterministic:
         enforce_determinism()
     settings = with_seed(with_augmentation(settings))
+    if resume_from is None:
+        settings = with_released(settings)
     # What is wrong in the recipe is better said now than behind the data.
     method_settings(settings.recipe)
     find_rule(settings.recipe)
@@ -167,7 +175,8 @@ def _train(settings: RunSettings, open_folder: Callable[[RunSettings], Path], lo
     net.initialize(initializer, ctx=devices)
     start = settings.load_model or settings.pretrained
     if start and resume_from is None:
-        load_weights(net, get_spec(settings.network), start, devices,
+        load_weights(net, get_spec(settings.network),
+                     released_file(settings) if start is True else start, devices,
                      new_classifier=bool(settings.pretrained))
     parameters = count_parameters(net)
     frozen = freeze(net, settings.freeze)
@@ -281,12 +290,7 @@ def check_batch(recipe: Recipe, devices: int, workers: Alone) -> None:
 
 def _export(net, settings: RunSettings, folder: Path, preprocessing, classes) -> None:
     """Export the network with its figures after the last epoch."""
-    epochs = [m for m in read_metrics(folder) if m['event'] == 'epoch']
-    last = (epochs or [{}])[-1]
-    figures = {key: value for key, value in last.items() if key in ('epoch', 'update')}
-    start = 'val_ema_' if settings.recipe.ema_decay else 'val_'
-    figures.update(('val_' + key[len(start):], value) for key, value in last.items()
-                   if key.startswith(start))
+    figures = epoch_figures((read_epochs(folder) or [{}])[-1], bool(settings.recipe.ema_decay))
     export(net, folder / settings.run_name, preprocessing, settings.network,
            dict(settings.network_settings), classes, figures)
 

@@ -64,13 +64,13 @@ def with_augmentation(settings: RunSettings) -> RunSettings:
 def make_reader(settings: RunSettings, data: Data, workers: Alone = ALONE) -> TrainReader:
     """The reader of a worker's part of the training images."""
     facts, recipe = data.facts, settings.recipe
+    find_method(recipe.method).check_input(recipe, facts.data_shape)
     augmentation = find_augmentation(recipe.augmentation or facts.augmentation(recipe.aug_type),
                                      facts.data_shape, facts.fill)
     return TrainReader(data.train, recipe.batch_size // workers.size, augmentation,
                        settings.rand_seed, workers.rank, workers.size,
                        threads=settings.decode_threads, mean=facts.mean, std=facts.std,
-                       on_bad=settings.on_bad, resolutions=find_method(recipe.method).resolutions(
-                           recipe, facts.data_shape))
+                       on_bad=settings.on_bad)
 
 
 def with_seed(settings: RunSettings) -> RunSettings:

@@ -13,7 +13,7 @@ import re
 import shutil
 from itertools import count
 from pathlib import Path
-from typing import Callable, Iterator, Optional, Set
+from typing import Callable, Iterator, Optional, Sequence, Set
 
 from igcnet.errors import CheckpointError, TrainingError
 from igcnet.files import explain_os_errors, sync_folder
@@ -115,7 +115,7 @@ def find_checkpoint(folder: Path, epoch: Optional[int] = None,
     return newest_whole(found, warn)
 
 
-def newest_whole(found, warn: Callable[[str], None]) -> Path:
+def newest_whole(found: Sequence[Path], warn: Callable[[str], None]) -> Path:
     """The last of some checkpoints, oldest first, that is not damaged."""
     problems = []
     for path in reversed(found):

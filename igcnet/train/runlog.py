@@ -55,8 +55,9 @@ class RunLog:
             self._text.flush()
 
     def metrics(self, event: str, update: int, **values: Any) -> None:
-        """One JSON object of what follows from the settings: nothing that a clock has measured.
-        Numbers also go to TensorBoard under ``event/name``."""
+        """One JSON object, of `event` and the `values` after so many updates (`update`), of what
+        follows from the settings: nothing that a clock has measured. Numbers also go to
+        TensorBoard under ``event/name``."""
         self._object(self._metrics, METRICS, event, update, values)
 
     def timing(self, event: str, update: int, **values: Any) -> None:
@@ -113,12 +114,47 @@ def read_metrics(folder: PathLike) -> List[Dict[str, Any]]:
         raise CheckpointError('%s: cannot read the metrics (%s)' % (path, problem)) from None
 
 
+def read_epochs(folder: PathLike) -> List[Dict[str, Any]]:
+    """The objects of a run's finished epochs."""
+    return [row for row in read_metrics(folder) if row['event'] == 'epoch']
+
+
+def read_speeds(folder: PathLike) -> List[float]:
+    """Training images a second between the log lines of a run, the validation left out.
+
+    A line that a killed process has left half-written is passed over.
+    """
+    found = []
+    with contextlib.suppress(OSError):
+        for line in (Path(folder) / TIMING).read_text(encoding='utf-8').splitlines():
+            with contextlib.suppress(ValueError):
+                row = json.loads(line)
+                if row['event'] == 'train':
+                    found.append(row['images_per_second'])
+    return found
+
+
+def epoch_figures(row: Dict[str, Any], averaged: bool) -> Dict[str, Any]:
+    """The figures of a network after an epoch, from that epoch's object of the metrics.
+
+    Parameters
+    ----------
+    averaged : bool
+        Whether the network has the averaged weights; their figures have the same names.
+    """
+    figures = {key: value for key, value in row.items() if key in ('epoch', 'update')}
+    start = 'val_ema_' if averaged else 'val_'
+    figures.update(('val_' + key[len(start):], value) for key, value in row.items()
+                   if key.startswith(start))
+    return figures
+
+
 def plot_curves(folder: PathLike, title: str) -> Optional[Path]:
     """Draw loss, top-1 error and learning rate over the epochs into ``curves.png``.
 
     Returns the path, or None before the first epoch has ended.
     """
-    epochs = [m for m in read_metrics(folder) if m['event'] == 'epoch']
+    epochs = read_epochs(folder)
     if not epochs:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -7,13 +7,13 @@ classes hold plain numbers only, so that a schedule can be sent to a parameter s
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from typing import Any, Sequence
 
 import mxnet as mx
 
 
 class MultiFactor(mx.lr_scheduler.LRScheduler):
-    """The rate is multiplied by `factor` after each of `steps` updates.
+    """The rate, `base_lr` at first, is multiplied by `factor` after each of `steps` updates.
 
     The MXNet originals drop the rate once the number of updates is *greater* than a threshold
     ``epoch_size * epoch`` with ``epoch_size = num_examples // batch_size``, although an epoch has
@@ -31,8 +31,8 @@ class MultiFactor(mx.lr_scheduler.LRScheduler):
 
 
 class EpochFactor(mx.lr_scheduler.LRScheduler):
-    """The rate is multiplied by `factor` at the start of the first epoch at or after each of
-    `epochs`, counted from 0, as the PyTorch originals do.
+    """The rate, `base_lr` at first, is multiplied by `factor` at the start of the first epoch at
+    or after each of `epochs`, counted from 0, as the PyTorch originals do.
 
     Current PyTorch steps a scheduler after the epoch, the originals' did before it; run today,
     their code drops one epoch early. This is the rate that they were trained with.
@@ -110,7 +110,8 @@ class Scaled(mx.lr_scheduler.LRScheduler):
         return self.factor * self.schedule(num_update)
 
 
-def make_schedule(recipe, num_examples: int, steps_per_epoch: int) -> mx.lr_scheduler.LRScheduler:
+def make_schedule(recipe: Any, num_examples: int,
+                  steps_per_epoch: int) -> mx.lr_scheduler.LRScheduler:
     """The schedule of an `igcnet.train.recipes.Recipe`.
 
     Parameters

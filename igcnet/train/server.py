@@ -18,7 +18,7 @@ ROLES = ('scheduler', 'server')
 
 
 def main() -> int:
-    """Serve until the workers have left."""
+    """Serve until the workers have left; UsageError outside a distributed job."""
     role = os.environ.pop('DMLC_ROLE', '')
     if role not in ROLES:
         raise UsageError('DMLC_ROLE=%s: must be %s; igcnet launch starts this module by itself'

@@ -71,7 +71,7 @@ class EveryNth:
 
 
 def state_key(parameter: int, slot: int, stride: int) -> int:
-    """The key for an array of the rule's state for a parameter."""
+    """The key for array number `slot` of the rule's state for a parameter, of `stride` for each."""
     return parameter + (1 + slot) * stride
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple, Union
 
 from igcnet.errors import CheckpointError, UsageError
 from igcnet.files import PathLike, write_text
@@ -87,8 +87,9 @@ class RunSettings:
         Also write each checkpoint in the original's layout, below this prefix.
     load_model : str, optional
         File with all weights to start from.
-    pretrained : str, optional
-        File with the weights to start from, but for the classifier, which is new.
+    pretrained : str or bool, optional
+        File with the weights to start from, but for the classifier, which is new; True: the
+        released weights of the network.
     freeze : tuple of str
         Patterns of the names of parameters that stay as they are, see
         `igcnet.train.parameter_groups.freeze`.
@@ -132,7 +133,7 @@ class RunSettings:
     deterministic: bool = False
     model_prefix: Optional[str] = None
     load_model: Optional[str] = None
-    pretrained: Optional[str] = None
+    pretrained: Union[str, bool, None] = None
     freeze: Tuple[str, ...] = ()
 
     @property
@@ -199,7 +200,7 @@ def read_settings(folder: PathLike) -> RunSettings:
     try:
         text = path.read_text(encoding='utf-8')
     except OSError as problem:
-        raise CheckpointError('%s: there is no run to resume (%s: %s)'
+        raise CheckpointError('%s: not the folder of a run (%s: %s)'
                               % (folder, CONFIG, problem.strerror)) from None
     except ValueError as problem:
         raise CheckpointError('%s: not the configuration of a run (%s)' % (path, problem)) from None

@@ -47,7 +47,7 @@ class Alone:
 
     def compress_to(self, threshold: float) -> None:
         """Exchange gradients in 2 bits: for each element nothing or plus or minus the threshold,
-        and what is left over is added to the next gradient."""
+        and what is left over is added to the next gradient. Refused where nothing is exchanged."""
         raise UsageError('--gc-type 2bit: goes with the distributed values of --kv-store')
 
     def trainer(self, parameters: List[gluon.Parameter], rule: mx.optimizer.Optimizer,
@@ -107,17 +107,17 @@ class Alone:
         """
         return list(questions)
 
-    def stateful(self, net) -> Dict[str, Any]:
+    def stateful(self, net: gluon.HybridBlock) -> Dict[str, Any]:
         """What of the workers goes into a checkpoint, see `igcnet.train.loop.Loop`."""
         return {}
 
     def fetch(self, trainer: gluon.Trainer) -> None:
         """Get what is not in this process before it is saved."""
 
-    def synchronise(self, net, trainer: gluon.Trainer) -> None:
+    def synchronise(self, net: gluon.HybridBlock, trainer: gluon.Trainer) -> None:
         """Give every worker the same network, before it is evaluated."""
 
-    def average_statistics(self, net) -> None:
+    def average_statistics(self, net: gluon.HybridBlock) -> None:
         """Give every worker the mean of the workers' running statistics."""
 
     @contextlib.contextmanager

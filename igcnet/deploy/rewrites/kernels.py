@@ -82,7 +82,8 @@ class Kernel(NamedTuple):
 
 def store(editor: Editor, index: int, weight: np.ndarray, bias: np.ndarray,
           attributes: Optional[dict] = None) -> None:
-    """Give a Convolution or FullyConnected another weight and bias; no bias if all is 0."""
+    """Give the Convolution or FullyConnected number `index` another weight and bias (none if all is
+    0), and other `attributes` if there are any."""
     node = editor.nodes[index]
     attributes = dict(attributes or node.attributes, no_bias=not bias.any())
     inputs = [editor.source(index), editor.add_parameter(node.name + '_weight', weight)]
