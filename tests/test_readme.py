@@ -123,5 +123,5 @@ def test_links_between_pages_exist():
 
 def test_make_targets_of_the_readme_exist():
     makefile = (REPO / 'Makefile').read_text()
-    for target in re.findall(r'`make ([\w-]+)', (REPO / 'README.md').read_text()):
+    for target in re.findall(r'(?:^|`)make ([\w-]+)', (REPO / 'README.md').read_text(), re.M):
         assert re.search(r'^%s:' % target, makefile, re.M), target
