@@ -65,6 +65,55 @@ def test_code_runs(page, tmp_path, monkeypatch):
             exec(compile(code, page, 'exec'), names)  # our own documentation
 
 
+@pytest.fixture
+def runner(monkeypatch):
+    """docs/commands/run.py, which `make check-docs` starts."""
+    monkeypatch.syspath_prepend(str(REPO / 'docs' / 'commands'))
+    return importlib.import_module('run')
+
+
+def test_table_of_stand_ins_fits_the_pages(runner):
+    """Each line of it is for a command that is there, and what it makes of one parses."""
+    table, ran = runner.Table(), 0
+    for page in runner.pages():
+        for command in runner.commands(page):
+            if table.reason(command):
+                continue
+            ran += 1
+            for part in re.split(' && |\n', table.instead(command)):
+                if part.strip().startswith(('igcnet ', 'python tools/')):
+                    words = shlex.split(part)
+                    name = Path(words[1]).stem
+                    if name in COMMANDS:
+                        importlib.import_module('igcnet.cli.' + name).build_parser().parse_args(
+                            words[2:])
+    assert ran > 80
+    assert table.unused([page.relative_to(REPO).as_posix() for page in runner.pages()]) == []
+
+
+def test_commands_are_found_whole(runner, tmp_path, monkeypatch):
+    page = tmp_path / 'page.md'
+    page.write_text('See `igcnet list` and `igcnet train --x 1`.\n\n```bash\na \\\n    b  # why\n\n'
+                    'for i in 1 2; do\n    c $i\ndone\n```\n\n```\npython tools/x.py\nshown\n```\n')
+    monkeypatch.setattr(runner, 'REPOSITORY', tmp_path)
+    assert [(found.text, found.in_sentence) for found in runner.commands(page)] == [
+        ('igcnet train --x 1', True), ('a b', False), ('for i in 1 2; do\n    c $i\ndone', False),
+        ('python tools/x.py', False)]
+
+
+def test_a_command_that_fails_is_reported(runner, tmp_path, monkeypatch, capsys):
+    page, table = tmp_path / 'page.md', tmp_path / 'table.yaml'
+    page.write_text('```bash\ntrue\nfalse\nmissing\n```\n')
+    table.write_text('packages: {}\npage.md: {left out: {missing: no reason}, instead: {x: y}}\n')
+    monkeypatch.setattr(runner, 'REPOSITORY', tmp_path)
+    table = runner.Table(table)
+    failed = runner.run_page(page, table, tmp_path)
+    assert len(failed) == 1 and failed[0].startswith('page.md: false')
+    assert table.unused(['page.md']) == ['page.md: x']
+    out = capsys.readouterr().out
+    assert 'ran       true' in out and 'left out  missing  (no reason)' in out
+
+
 def test_links_between_pages_exist():
     for page in PAGES:
         for target in re.findall(r'\]\(([^)#]+?)\)', page.read_text(encoding='utf-8')):
@@ -74,5 +123,5 @@ def test_links_between_pages_exist():
 
 def test_make_targets_of_the_readme_exist():
     makefile = (REPO / 'Makefile').read_text()
-    for target in re.findall(r'`?make (\w+)', (REPO / 'README.md').read_text()):
+    for target in re.findall(r'(?:^|`)make ([\w-]+)', (REPO / 'README.md').read_text(), re.M):
         assert re.search(r'^%s:' % target, makefile, re.M), target
