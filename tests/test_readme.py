@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from igcnet.cli.main import COMMANDS
+from igcnet.cli.network_options import network_from
 from igcnet.errors import UsageError
+from igcnet.train.recipes import load_recipe
 
 REPO = Path(__file__).resolve().parent.parent
 PAGES = [REPO / 'README.md', REPO / 'CONTRIBUTING.md', *sorted((REPO / 'docs').rglob('*.md'))]
@@ -34,6 +36,10 @@ def commands():
                     yield page, Path(words[1]).stem, words[2:]
 
 
+def parser_of(command):
+    return importlib.import_module('igcnet.cli.' + command).build_parser()
+
+
 def test_there_are_commands_for_every_tool():
     named = {name for _, name, _ in commands()}
     assert {'im2rec_pack', 'train', 'evaluate', 'predict', 'list', 'profile'} <= named
@@ -43,10 +49,10 @@ def test_there_are_commands_for_every_tool():
 def test_command_parses(page, name, argv):
     assert name in COMMANDS, '%s: `igcnet %s` does not exist' % (page, name)
     assert (REPO / 'tools' / (name + '.py')).is_file() or name == 'list'
-    module = importlib.import_module('igcnet.cli.' + name)
+    parser = parser_of(name)
     if '...' not in argv:
         try:
-            module.build_parser().parse_args(argv)
+            parser.parse_args(argv)
         except UsageError as problem:
             pytest.fail('%s: %s' % (page, problem))
 
@@ -60,6 +66,34 @@ def test_code_runs(page, tmp_path, monkeypatch):
     for found, code in blocks('python'):
         if found == page:
             exec(compile(code, page, 'exec'), names)  # our own documentation
+
+
+def table_rows(page):
+    """(left cell, right cell) of the tables with two columns of a page."""
+    for line in (REPO / 'docs' / page).read_text(encoding='utf-8').splitlines():
+        cells = re.findall(r'(?<=\|)[^|]+(?=\|)', line)
+        if len(cells) == 2:
+            yield cells
+
+
+def test_commands_in_the_tables_parse():
+    """Ours, and those of the originals that are said to have the same options."""
+    ours = same = 0
+    for theirs, mine in table_rows('from-the-originals.md'):
+        for command in re.findall(r'`python tools/([^`]*)`', mine):
+            tool, *argv = shlex.split(command)
+            if '...' not in argv:
+                found = parser_of(Path(tool).stem).parse_args(argv)
+                if getattr(found, 'network', None):
+                    network_from(found)
+                if getattr(found, 'recipe', None):
+                    load_recipe(found.recipe)
+                ours += 1
+        if 'with the same options' in mine:
+            argv = shlex.split(re.findall(r'`(.*?)`', theirs)[0].replace('<dir>', 'data'))[1:]
+            network_from(parser_of('train').parse_args(argv))
+            same += 1
+    assert ours > 12 and same == 2
 
 
 def test_links_between_pages_exist():
