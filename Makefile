@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: venv test demo tables figures docs clean-demo
+.PHONY: venv test demo tables figures docs dist check-dist check-lowest check-docs clean-demo
 
 venv: $(VENV)/installed
 
@@ -18,6 +18,23 @@ $(VENV)/installed: setup.py constraints.txt
 test: venv
 	$(BIN)/python -m ruff check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+# dist/: the wheel and the source distribution.
+dist: venv
+	$(BIN)/python -m build
+
+# Both of them installed into empty environments and used there; the tests of the installed wheel.
+check-dist:
+	PYTHON=$(PYTHON) .ci/check-dist
+
+# The same with the lowest version of everything, and the tests that use other packages most.
+LOWEST = recipes runlog images transforms presets svhn progress registry onnx_form cli_resume
+check-lowest:
+	PYTHON=$(PYTHON) CONSTRAINTS=.ci/lowest.txt .ci/check-dist $(LOWEST:%=tests/test_%.py)
+
+# Every command of README.md and docs/, on small stand-ins for the data.
+check-docs: venv
+	$(BIN)/python -W ignore docs/commands/run.py
 
 # The handwritten digits that come with scikit-learn, as 32x32 images.
 demo: venv clean-demo

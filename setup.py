@@ -23,13 +23,24 @@ VERSION = re.search(r"^__version__ = '(.+)'$",
 
 
 class BuildNative(build_ext):
-    """Builds the operator library where that is possible; an installation never fails for it."""
+    """Builds the operator library; an installation never fails for it."""
 
     def build_extension(self, ext):
         try:
             native.build(Path(self.get_ext_fullpath(ext.name)))
         except IgcnetError as problem:
             self.warn('%s (later: %s)' % (problem, native.HOW_TO_BUILD))
+
+
+def operator_library():
+    """The operator library, or nothing where it cannot be built: that wheel is for any machine."""
+    try:
+        native.find_compiler()
+        native.mxnet_folder()
+    except IgcnetError as problem:
+        print('no operator library: %s (later: %s)' % (problem, native.HOW_TO_BUILD))
+        return []
+    return [Extension('igcnet.native.%s' % native.STEM, [], optional=True)]
 
 
 setup(
@@ -42,18 +53,18 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['igcnet', 'igcnet.*']),
     package_data={'igcnet': ['train/recipes/*.yaml', 'native/src/*', 'weights/*']},
-    ext_modules=[Extension('igcnet.native.%s' % native.STEM, [], optional=True)],
+    ext_modules=operator_library(),
     cmdclass={'build_ext': BuildNative},
     python_requires='>=3.8,<3.12',
     install_requires=[
         'numpy>=1.23.5,<1.24',  # MXNet 1.9.1 uses np.bool, which 1.24 removed
         'gluoncv==0.10.5.post0',
-        'opencv-python>=4.11,<4.12',  # earlier ones decode to BGR only; later ones need numpy 2
-        'matplotlib',
-        'pillow',
-        'pyyaml',
-        'scipy',
-        'tqdm',
+        'opencv-python>=4.11.0.86,<4.12',  # earlier ones decode to BGR only; later ones need numpy 2
+        'matplotlib>=3.6',
+        'pillow>=9.3',
+        'pyyaml>=6.0',
+        'scipy>=1.9.2',
+        'tqdm>=4.64',
     ],
     extras_require={
         'cpu': ['mxnet==1.9.1'],
@@ -70,11 +81,11 @@ setup(
             'nvidia-nccl-cu11>=2.13,<3',
             'nvidia-nvtx-cu11>=11.7,<12',
         ],
-        'torch': ['torch>=2.4'],
-        'onnx': ['onnx>=1.16,<1.19', 'onnxruntime>=1.17'],
+        'torch': ['torch>=2.13'],
+        'onnx': ['onnx>=1.16,<1.19', 'onnxruntime>=1.18.1'],
         'tensorboard': ['tensorboardX>=2.6'],
-        'dev': ['pytest>=7', 'pytest-xdist>=3', 'ruff>=0.4', 'scikit-learn>=1.3,<1.8',
-                'tensorboardX>=2.6'],
+        'dev': ['build>=1', 'pytest>=7', 'pytest-xdist>=3.0.2', 'ruff>=0.9',
+                'scikit-learn>=1.3,<1.8', 'setuptools>=70.1', 'tensorboardX>=2.6'],
     },
     entry_points={'console_scripts': ['igcnet=igcnet.cli.main:main']},
     classifiers=[

@@ -2,15 +2,28 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
+import igcnet
+
 REPO = Path(__file__).resolve().parent.parent
+PACKAGE = Path(igcnet.__file__).resolve().parent
+# A command in a process of its own.
+IGCNET = [sys.executable, '-W', 'ignore', '-m', 'igcnet']
+# `make check-dist` runs a copy of this folder against the installed package.
+needs_checkout = pytest.mark.skipif(
+    not (REPO / 'setup.py').is_file(),
+    reason='reads the pages or starts the scripts of the repository, which is not installed')
 SHARED = Path(os.environ.get('IGCNET_SHARED', str(REPO.parent / 'shared')))
 
 
 def pytest_configure(config):
+    # Processes that the tests start import the package that the tests import.
+    os.environ['PYTHONPATH'] = os.pathsep.join(
+        [str(PACKAGE.parent), *filter(None, [os.environ.get('PYTHONPATH')])])
     # A shell's background jobs ignore Ctrl-C, and so would every process that a test interrupts.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

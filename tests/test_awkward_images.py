@@ -3,14 +3,13 @@
 import io
 import struct
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
 import PIL.Image
 import pytest
+from conftest import IGCNET
 from pictures import file_bytes, make_tree, picture
 
 from igcnet.cli.im2rec_pack import main
@@ -18,7 +17,6 @@ from igcnet.data.images import decode_image
 from igcnet.data.records import RecordFile
 from igcnet.data.writing import record_writer
 
-REPO = Path(__file__).resolve().parent.parent
 COLOUR = picture(40, 60, 3)
 ALPHA = np.dstack([COLOUR, np.full((40, 60), 7, np.uint8)])
 OTHER = PIL.Image.fromarray(picture(40, 60, 4))
@@ -124,9 +122,8 @@ def test_a_killed_pack_is_cleaned_up_and_restarts(tmp_path):
     root = make_tree(tmp_path / 'images', ['cat', 'dog'], 200)
     out = tmp_path / 'out'
     process = subprocess.Popen(
-        [sys.executable, str(REPO / 'tools' / 'im2rec_pack.py'), str(out / 'x'), str(root),
-         '--resize', '1500', '--num-thread', '1'], stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL)
+        [*IGCNET, 'im2rec_pack', str(out / 'x'), str(root), '--resize', '1500',
+         '--num-thread', '1'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not (out.is_dir() and len(list(out.iterdir())) == 4) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import PACKAGE
 
 from igcnet import _backend
-
-REPO = Path(__file__).resolve().parent.parent
 
 
 class Distribution:
@@ -103,7 +102,7 @@ def test_import_igcnet_tells(tmp_path):
         (folder / 'METADATA').write_text('Metadata-Version: 2.1\nName: %s\nVersion: 1.9.1\n'
                                          % name.replace('_', '-'))
     done = subprocess.run([sys.executable, '-c', 'import igcnet'], capture_output=True, text=True,
-                          env={**os.environ, 'PYTHONPATH': '%s:%s' % (tmp_path, REPO)})
+                          env={**os.environ, 'PYTHONPATH': '%s:%s' % (tmp_path, PACKAGE.parent)})
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith('ImportError: mxnet and mxnet-cu112 are')
 
@@ -171,7 +170,7 @@ def test_real_library_becomes_global(tmp_path):
     script = ('import ctypes, sys; from igcnet import _backend; '
               'sys.path.append(%r); last = _backend.preload_cuda_libraries()[-1]; '
               'print(ctypes.CDLL(last).igcnet_test_call())' % str(tmp_path))
-    done = subprocess.run([sys.executable, '-c', script], cwd=str(REPO), capture_output=True,
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True,
                           text=True, check=True)
     assert done.stdout == '43\n'
 

@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import REPO, needs_checkout
 
-BENCHMARKS = sorted((Path(__file__).resolve().parent.parent / 'benchmarks').glob('*.py'))
+BENCHMARKS = sorted((REPO / 'benchmarks').glob('*.py'))
 
 
+@needs_checkout
 def test_there_are_benchmarks():
     assert {'pack.py', 'reader.py'} <= {path.name for path in BENCHMARKS}
 

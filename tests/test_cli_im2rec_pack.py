@@ -11,15 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import IGCNET
 from pictures import file_bytes, make_tar, make_tree, picture
 
 from igcnet.cli.im2rec_pack import INTERPOLATIONS, main
 from igcnet.data import transforms
 from igcnet.data.images import decode_image
 from igcnet.data.records import RecordFile
-
-REPO = Path(__file__).resolve().parent.parent
-TOOL = REPO / 'tools' / 'im2rec_pack.py'
 
 
 @pytest.fixture
@@ -300,9 +298,8 @@ def test_digits(tmp_path):
     assert len(set(train.labels()[:30])) > 5  # shuffled
 
 
-def test_help_and_tool():
-    done = subprocess.run([sys.executable, str(TOOL), '--help'], stdout=subprocess.PIPE,
-                          cwd=str(REPO), env=dict(os.environ, PYTHONPATH=str(REPO)))
+def test_help():
+    done = subprocess.run([*IGCNET, 'im2rec_pack', '--help'], stdout=subprocess.PIPE)
     text = done.stdout.decode()
     assert done.returncode == 0
     for option in ('--list --exts --chunks --train-ratio --test-ratio --recursive --no-shuffle '
@@ -316,8 +313,8 @@ def test_interrupt_leaves_nothing(tmp_path):
     root = make_tree(tmp_path / 'images', ['cat', 'dog'], 300)
     out = tmp_path / 'out'
     process = subprocess.Popen(
-        [sys.executable, str(TOOL), str(out / 'x'), str(root), '--resize', '2000',
-         '--num-thread', '1'], cwd=str(REPO), env=dict(os.environ, PYTHONPATH=str(REPO)),
+        [*IGCNET, 'im2rec_pack', str(out / 'x'), str(root), '--resize', '2000',
+         '--num-thread', '1'],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     deadline = time.monotonic() + 60
     while not (out.is_dir() and len(list(out.iterdir())) == 4) and time.monotonic() < deadline:

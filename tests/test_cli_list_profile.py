@@ -7,10 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import Optional, Tuple
 
 import pytest
+from conftest import PACKAGE, REPO, needs_checkout
 
 import igcnet
 from igcnet.cli import main as console
@@ -20,8 +20,6 @@ from igcnet.errors import UsageError
 from igcnet.profiling import profile
 from igcnet.registry import ModelSpec, Preprocessing, get_spec, list_models
 
-REPO = Path(__file__).resolve().parent.parent
-
 
 def run(capsys, *argv):
     """(exit code, stdout, stderr) of ``igcnet argv``."""
@@ -30,7 +28,7 @@ def run(capsys, *argv):
     return code, captured.out, captured.err
 
 
-def python(*argv, folder=REPO, path=None):
+def python(*argv, folder='.', path=None):
     """A fresh Python in `folder`; `path` is the PYTHONPATH."""
     environment = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
     if path is not None:
@@ -72,7 +70,7 @@ def test_help_does_not_import_mxnet(name):
     script = ("import sys\nfrom igcnet.cli.main import main\n"
               "try:\n    main([%r, '--help'])\nexcept SystemExit:\n    pass\n"
               "sys.exit('mxnet' in sys.modules)" % name)
-    done = python('-c', script, path=REPO)
+    done = python('-c', script, path=PACKAGE.parent)
     assert (done.returncode, done.stderr) == (0, '')
 
 
@@ -249,12 +247,14 @@ def test_types_of_settings(monkeypatch):
 # tools/
 
 
+@needs_checkout
 def test_tool_runs_from_any_folder_without_installation(tmp_path):
     done = python(REPO / 'tools' / 'profile.py', 'resnet', '--csv', folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, '')
     assert done.stdout.splitlines()[-1] == 'fc,FullyConnected,1x10,650,0,640'
 
 
+@needs_checkout
 def test_tools_do_not_hide_the_standard_library(tmp_path):
     """cProfile imports `profile`: it must not find tools/profile.py."""
     assert python('-c', 'import cProfile', path=REPO / 'tools').returncode != 0
@@ -269,6 +269,7 @@ def test_tools_do_not_hide_the_standard_library(tmp_path):
     assert (done.returncode, done.stderr) == (0, '') and 'function calls' in done.stdout
 
 
+@needs_checkout
 def test_readme_tables_tool(tmp_path):
     """It rewrites the README.md beside its own folder to what the repository's README has."""
     tool = tmp_path / 'tools' / 'readme_tables.py'
@@ -285,7 +286,7 @@ def test_readme_tables_tool(tmp_path):
 def help_into(output, unbuffered):
     """Start a process that prints a few lines to `output`."""
     script = "import sys; from igcnet.cli.main import main; sys.exit(main(['--help']))"
-    return subprocess.Popen([sys.executable, '-c', script], cwd=str(REPO), stdout=output,
+    return subprocess.Popen([sys.executable, '-c', script], stdout=output,
                             stderr=subprocess.PIPE, text=True,
                             env={**os.environ, 'PYTHONUNBUFFERED': unbuffered})
 

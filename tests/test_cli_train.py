@@ -7,13 +7,13 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from conftest import IGCNET
 from synthetic import noise, write_records
 
 from igcnet.cli import train as cli
@@ -21,7 +21,6 @@ from igcnet.convert import read_ndarrays
 from igcnet.data.records import RecordFile
 from igcnet.train.runlog import read_metrics
 
-REPO = Path(__file__).resolve().parent.parent
 CLASSES = ['circle', 'square', 'star']
 NETWORK = ['--network', 'resnet_igc', '--depth', '8', '--primary-partition', '2',
            '--secondary-partition', '2']
@@ -205,7 +204,7 @@ def test_any_augmentation_preset(data, tmp_path, capsys):
 
 
 def test_interrupt_writes_a_checkpoint_and_prints_the_resume_command(data, tmp_path):
-    command = [sys.executable, '-W', 'ignore', str(REPO / 'tools' / 'train.py'),
+    command = [*IGCNET, 'train',
                *arguments(data, tmp_path, '--num-epochs', '500', '--checkpoint-epochs', '500')]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                env={**os.environ, 'OMP_NUM_THREADS': '1'})
@@ -219,7 +218,7 @@ def test_interrupt_writes_a_checkpoint_and_prints_the_resume_command(data, tmp_p
         process.kill()
     assert process.returncode == 130
     assert 'Traceback' not in errors
-    assert errors.rstrip().endswith('python tools/train.py --resume %s' % run_of(tmp_path))
+    assert errors.rstrip().endswith('python -m igcnet train --resume %s' % run_of(tmp_path))
     saved = sorted((run_of(tmp_path) / 'checkpoints').iterdir())
     assert re.fullmatch(r'\d{4}-\d{6}', saved[-1].name)
     assert cli.main(['--resume', str(run_of(tmp_path)), '--num-epochs', '1']) == 0

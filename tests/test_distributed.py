@@ -12,6 +12,7 @@ import distributed_worker
 import mxnet as mx
 import numpy as np
 import pytest
+from conftest import IGCNET, PACKAGE
 from loops import parameters, small_net
 from synthetic import noise, write_records
 
@@ -25,7 +26,6 @@ from igcnet.train.runlog import read_metrics
 from igcnet.train.settings import RunSettings
 from igcnet.train.workers import ALONE
 
-REPO = Path(__file__).resolve().parent.parent
 NETWORK = ['--network', 'resnet_igc', '--depth', '8', '--primary-partition', '2',
            '--secondary-partition', '2']
 
@@ -33,10 +33,11 @@ NETWORK = ['--network', 'resnet_igc', '--depth', '8', '--primary-partition', '2'
 def job(command, **settings):
     """Start two workers and a server; the process of the launcher."""
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore',
-                   'PYTHONPATH': os.pathsep.join([str(REPO), str(REPO / 'tests')])}
+                   'PYTHONPATH': os.pathsep.join([str(PACKAGE.parent),
+                                                  str(Path(__file__).parent)])}
     return subprocess.Popen(
-        [sys.executable, 'tools/launch.py', '-n', '2', sys.executable, *command], cwd=str(REPO),
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **settings)
+        [*IGCNET, 'launch', '-n', '2', sys.executable, *command], env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **settings)
 
 
 def run_job(command):
@@ -154,7 +155,7 @@ def data(tmp_path_factory):
 
 
 def train(data, log_dir, *more):
-    return ['tools/train.py', *NETWORK, '--dataset', 'records', '--data-dir', str(data),
+    return ['-m', 'igcnet', 'train', *NETWORK, '--dataset', 'records', '--data-dir', str(data),
             '--log-dir', str(log_dir), '--num-epochs', '3', '--batch-size', '8', '--lr', '0.05',
             '--log-iters', '2', '--rand-seed', '3', *more]
 
@@ -190,7 +191,7 @@ def processes_of(text):
             words = path.read_bytes().decode().split('\0')
         except OSError:
             continue
-        if text in words and 'tools/launch.py' not in words:
+        if text in words and 'launch' not in words:
             found.append(int(path.parent.name))
     return found
 
@@ -216,7 +217,7 @@ def test_a_stopped_job_resumes_to_the_same_bits(data, straight, tmp_path, how):
     else:
         assert process.returncode == 130 and 'interrupted; wrote' in out
     run = run_of(tmp_path)
-    run_job(['tools/train.py', '--resume', str(run)])
+    run_job(['-m', 'igcnet', 'train', '--resume', str(run)])
     for name in ('net.params', 'state.params', 'metrics.jsonl'):
         mine, theirs = ((each / 'checkpoints' / '0003' / name).read_bytes()
                         for each in (run, straight[0]))
@@ -230,7 +231,7 @@ def test_asynchronous_workers_learn_and_keep_the_momentum(data, tmp_path):
     momentum = read_ndarrays(run / 'checkpoints' / '0002' / 'state.params')
     assert any(np.abs(array).max() > 0 for key, array in momentum.items()
                if key.startswith('optimizer:'))
-    out = run_job(['tools/train.py', '--resume', str(run), '--kv-store', 'dist_async',
+    out = run_job(['-m', 'igcnet', 'train', '--resume', str(run), '--kv-store', 'dist_async',
                    '--num-epochs', '3'])
     assert 'Epoch[2] Time cost' in out
     epochs = [m for m in read_metrics(run) if m['event'] == 'epoch']

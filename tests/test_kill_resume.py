@@ -3,13 +3,14 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import REPO, needs_checkout
 
-BENCHMARK = Path(__file__).resolve().parent.parent / 'benchmarks' / 'kill_resume.py'
+BENCHMARK = REPO / 'benchmarks' / 'kill_resume.py'
 
 
+@needs_checkout
 def test_a_run_that_is_killed_three_times_ends_in_the_same_bytes(tmp_path):
     pytest.importorskip('sklearn')
     done = subprocess.run(

@@ -18,7 +18,6 @@ from igcnet.launch.hosts import free_port, own_address, read_hosts, ssh_command
 from igcnet.launch.job import Job, Launcher
 from igcnet.launch.worker import as_worker
 
-REPO = Path(__file__).resolve().parent.parent
 # Writes its number and process number into a folder, then does what it is told.
 WORKER = '''
 import json, os, signal, subprocess, sys, time
@@ -149,8 +148,7 @@ def launch(command, *options):
     source = ('import sys\nfrom igcnet.launch import job\njob.SERVE = %r\njob.SERVER_SECONDS = 0\n'
               'from igcnet.cli.launch import main\nsys.exit(main(sys.argv[1:]))' % IDLE)
     return subprocess.Popen([sys.executable, '-c', source, '-n', '2', *options, *command],
-                            cwd=str(REPO), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_interrupt_reaches_the_workers(tmp_path, script):

@@ -11,12 +11,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from conftest import IGCNET
 from test_distributed import data, processes_of, run_of, straight, train  # noqa: F401
 
-REPO = Path(__file__).resolve().parent.parent
 ADDRESSES = ('10.213.77.1', '10.213.77.2')
 pytestmark = pytest.mark.slow
 
@@ -102,8 +101,8 @@ def job(machines, tmp_path, command):
     environment = {**os.environ, 'PATH': '%s:%s' % (ssh.parent, os.environ['PATH']),
                    'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
     return subprocess.Popen(
-        ['ip', 'netns', 'exec', machines[0], sys.executable, 'tools/launch.py', '-n', '2',
-         '-H', str(hosts), '--silence', '8', sys.executable, *command], cwd=str(REPO),
+        ['ip', 'netns', 'exec', machines[0], *IGCNET, 'launch', '-n', '2',
+         '-H', str(hosts), '--silence', '8', sys.executable, *command],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -127,7 +126,7 @@ def test_a_machine_that_is_cut_off(machines, data, straight, tmp_path):  # noqa:
 
     ip('-n', machines[1], 'link', 'set', 'cable', 'up')
     run = run_of(tmp_path)
-    resumed = job(machines, tmp_path, ['tools/train.py', '--resume', str(run)])
+    resumed = job(machines, tmp_path, ['-m', 'igcnet', 'train', '--resume', str(run)])
     out, _ = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, out
     for name in ('net.params', 'state.params', 'metrics.jsonl'):

@@ -29,8 +29,6 @@ from igcnet.convert import (
 )
 from igcnet.errors import UsageError
 
-REPO = Path(__file__).resolve().parent.parent
-
 
 @pytest.fixture(scope='module')
 def net():
@@ -306,7 +304,7 @@ def test_hostile_symbols_never_end_the_process(tmp_path, first):
     run = subprocess.run(
         [sys.executable, '-W', 'ignore', str(script), str(files['symbol']), str(files['params']),
          str(tmp_path / 'x-symbol.json'), str(first), '250'],
-        env={**os.environ, 'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1'},
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
         capture_output=True)
     assert run.returncode == 0, run.stderr.decode()[-500:]
 

@@ -2,12 +2,11 @@
 
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import mxnet as mx
 import numpy as np
 import pytest
+from conftest import IGCNET
 from loops import RECIPE, assert_same_bits, make_loop, parameters, random_batches, silent
 from synthetic import write_train_and_test
 from test_cli_train import arguments, run_of, weights
@@ -17,8 +16,6 @@ from igcnet.errors import TrainingError, UsageError
 from igcnet.train import checkpoint, precision
 from igcnet.train.precision import LossScale
 from igcnet.train.runlog import read_metrics
-
-REPO = Path(__file__).resolve().parent.parent
 
 
 def scale_of(factor):
@@ -96,8 +93,8 @@ def test_a_process_computes_in_one_precision(monkeypatch):
 def run_command(*options):
     """The command in a process of its own, because AMP is for the whole process."""
     return subprocess.run(
-        [sys.executable, '-W', 'ignore', str(REPO / 'tools' / 'train.py'), *options],
-        capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+        [*IGCNET, 'train', *options], capture_output=True, text=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'})
 
 
 @pytest.fixture(scope='module')

@@ -2,13 +2,11 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from igcnet.data import processes
 
-REPO = Path(__file__).resolve().parent.parent
 NEW = sys.platform.startswith('linux') and sys.version_info >= (3, 11)
 
 
@@ -21,7 +19,7 @@ NEW = sys.platform.startswith('linux') and sys.version_info >= (3, 11)
 def test_start_method(before, expected):
     code = ('import igcnet.data.processes as p\n%s\n'
             'print(p.process_context().get_start_method())' % before)
-    process = subprocess.Popen([sys.executable, '-c', code], cwd=str(REPO), stdin=subprocess.PIPE,
+    process = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE)
     assert process.stdout.readline().decode().strip() == expected
     process.stdin.close()

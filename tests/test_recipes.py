@@ -1,9 +1,9 @@
 """Recipes: reading, checking, overriding."""
 
-from pathlib import Path
 
 import pytest
 import yaml
+from conftest import REPO, needs_checkout
 
 from igcnet.data.augment import PRESETS
 from igcnet.errors import UsageError
@@ -19,8 +19,6 @@ from igcnet.train.recipes import (
     recipe_names,
     recipe_types,
 )
-
-REPO = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize('name', recipe_names())
@@ -180,6 +178,7 @@ def test_wrong_words_are_one_line(pair, message):
             overrides(load_recipe('igc-cifar'), pairs, '--set')
 
 
+@needs_checkout
 def test_the_page_on_training_names_everything():
     page = (REPO / 'docs' / 'training.md').read_text(encoding='utf-8')
     find_method('plain')  # loads all

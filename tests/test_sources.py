@@ -1,11 +1,10 @@
 """Sources of images: class numbers, names, and what is refused."""
 
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import IGCNET
 from synthetic import noise, write_records
 
 from igcnet.data.images import decode_image, encode_image
@@ -52,8 +51,7 @@ def test_the_packer_numbers_classes_alike(tmp_path):
     root = write_folder(tmp_path / 'root',
                         ['b/1.png', 'a/1.png', 'c/x/1.png', 'B/1.png', 'a/2.png'])
     (root / 'aa').mkdir()
-    tool = Path(__file__).resolve().parent.parent / 'tools' / 'im2rec_pack.py'
-    subprocess.run([sys.executable, str(tool), str(tmp_path / 'packed'), str(root),
+    subprocess.run([*IGCNET, 'im2rec_pack', str(tmp_path / 'packed'), str(root),
                     '--pass-through'], check=True, capture_output=True, timeout=60)
     packed, folder = open_source(tmp_path / 'packed'), open_source(root)
     assert packed.classes == folder.classes == ['B', 'a', 'b']

@@ -4,15 +4,15 @@ import importlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import REPO, needs_checkout
 
 from igcnet.convert import differences, fold, read_graph
 from igcnet.convert.symbol_json import from_mxnet
 from igcnet.errors import UsageError
 
-REPO = Path(__file__).resolve().parent.parent
+pytestmark = needs_checkout
 NETWORKS = ['plain', 'plain_igc', 'resnet', 'resnet_igc', 'resnet_imgnet_d18',
             'resnet_igc_imgnet_d18']
 

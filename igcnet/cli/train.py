@@ -316,4 +316,5 @@ def keep(text: str) -> int:
 
 
 def _program() -> str:
-    return 'igcnet train' if Path(sys.argv[0]).name == 'igcnet' else 'python tools/train.py'
+    return {'igcnet': 'igcnet train', '__main__.py': 'python -m igcnet train'}.get(
+        Path(sys.argv[0]).name, 'python tools/train.py')
