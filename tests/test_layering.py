@@ -167,6 +167,7 @@ def test_tool(path):
     assert source.count('\n') < 40, 'a tool is a few lines that call the package'
 
 
+@needs_checkout
 def test_the_architecture_page_has_the_parts_of_the_package():
     page = (REPO / 'docs' / 'architecture.md').read_text(encoding='utf-8')
     named = set(re.findall(r'^  (\S+?)/? ', page.split('```')[1], re.M))

@@ -108,5 +108,7 @@ def test_links_between_pages_exist():
 
 def test_make_targets_of_the_readme_exist():
     makefile = (REPO / 'Makefile').read_text()
-    for target in re.findall(r'`?make (\w+)', (REPO / 'README.md').read_text()):
+    targets = re.findall(r'`?make (\w+)', (REPO / 'README.md').read_text())
+    assert {'demo', 'test'} <= set(targets)
+    for target in targets:
         assert re.search(r'^%s:' % target, makefile, re.M), target
