@@ -20,27 +20,32 @@ from igcnet.native import build as native  # noqa: E402
 
 VERSION = re.search(r"^__version__ = '(.+)'$",
                     (HERE / 'igcnet' / '__init__.py').read_text(encoding='utf-8'), re.M).group(1)
+LIBRARIES = {'igcnet.native.%s' % library.stem: library
+             for library in (native.OPERATORS, native.ENGINE)}
 
 
 class BuildNative(build_ext):
-    """Builds the operator library; an installation never fails for it."""
+    """Builds the libraries in C++; an installation never fails for it."""
 
     def build_extension(self, ext):
         try:
-            native.build(Path(self.get_ext_fullpath(ext.name)))
+            native.build(LIBRARIES[ext.name], Path(self.get_ext_fullpath(ext.name)))
         except IgcnetError as problem:
             self.warn('%s (later: %s)' % (problem, native.HOW_TO_BUILD))
 
 
-def operator_library():
-    """The operator library, or nothing where it cannot be built: that wheel is for any machine."""
-    try:
-        native.find_compiler()
-        native.mxnet_folder()
-    except IgcnetError as problem:
-        print('no operator library: %s (later: %s)' % (problem, native.HOW_TO_BUILD))
-        return []
-    return [Extension('igcnet.native.%s' % native.STEM, [], optional=True)]
+def libraries():
+    """The libraries that can be built; without any the wheel is for every machine."""
+    found = []
+    for name, library in LIBRARIES.items():
+        try:
+            native.find_compiler()
+            if library == native.OPERATORS:
+                native.mxnet_folder()
+            found.append(Extension(name, [], optional=True))
+        except IgcnetError as problem:
+            print('without %s: %s (later: %s)' % (library.title, problem, native.HOW_TO_BUILD))
+    return found
 
 
 setup(
@@ -52,8 +57,9 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['igcnet', 'igcnet.*']),
-    package_data={'igcnet': ['train/recipes/*.yaml', 'native/src/*', 'weights/*']},
-    ext_modules=operator_library(),
+    package_data={'igcnet': ['train/recipes/*.yaml', 'native/engine/*', 'native/src/*',
+                             'weights/*']},
+    ext_modules=libraries(),
     cmdclass={'build_ext': BuildNative},
     python_requires='>=3.8,<3.12',
     install_requires=[

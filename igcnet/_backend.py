@@ -111,6 +111,12 @@ def physical_cores() -> int:
     return len(cores) or len(usable)
 
 
+def default_threads() -> int:
+    """``OMP_NUM_THREADS``, else every physical core."""
+    given = os.environ.get('OMP_NUM_THREADS', '')
+    return int(given) if given.isdigit() and int(given) > 0 else physical_cores()
+
+
 def set_threads(count: int = 0) -> int:
     """Let MXNet compute with `count` threads (0: ``OMP_NUM_THREADS``, else every physical core).
 
@@ -119,8 +125,7 @@ def set_threads(count: int = 0) -> int:
     line calls it first.
     """
     if count <= 0:
-        given = os.environ.get('OMP_NUM_THREADS', '')
-        count = int(given) if given.isdigit() and int(given) > 0 else physical_cores()
+        count = default_threads()
     os.environ['OMP_NUM_THREADS'] = str(count)
     if 'OMP_WAIT_POLICY' not in os.environ:
         # GNU OpenMP's own value, 300,000, lets a thread that waits keep its core from the thread

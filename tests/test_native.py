@@ -326,7 +326,7 @@ def test_bits_do_not_depend_on_threads_and_widths_agree(tmp_path):
 
 
 def test_without_the_library_blocked_is_used(monkeypatch, capsys):
-    monkeypatch.setattr(library, 'candidates', list)
+    monkeypatch.setattr(library.Library, 'candidates', lambda self: [])
     library.load.cache_clear()
     try:
         net = igcnet.get_model('resnet_igc', depth=8)

@@ -1,4 +1,4 @@
-"""A network as a list of steps over planes: what the engine computes, see `igcnet.native.engine`.
+"""A network as a list of steps over planes: what the engine computes, see `igcnet.deploy.engine`.
 
 A plane is one channel of a map, row after row, with a gap of zeros between the rows and above and
 below: a convolution reads its neighbours by an offset and never asks where the border is. Planes

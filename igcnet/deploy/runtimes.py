@@ -7,7 +7,6 @@ float32 numpy arrays.
 from __future__ import annotations
 
 import importlib
-import os
 import warnings
 from typing import Any, Callable, Mapping
 
@@ -15,7 +14,7 @@ import mxnet as mx
 import numpy as np
 from mxnet.gluon import SymbolBlock
 
-from igcnet._backend import physical_cores
+from igcnet._backend import default_threads
 from igcnet.convert import expand
 from igcnet.convert.original import INPUT
 from igcnet.convert.symbol_json import to_mxnet
@@ -29,8 +28,7 @@ FUSION = 'MKLDNN'
 
 def thread_count() -> int:
     """Threads that MXNet computes with, and so the others too."""
-    given = os.environ.get('OMP_NUM_THREADS', '')
-    return int(given) if given.isdigit() and int(given) else physical_cores()
+    return default_threads()
 
 
 def mxnet_runner(model: Model, fused: bool = True) -> Runner:

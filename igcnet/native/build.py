@@ -1,8 +1,8 @@
-"""Build the operator library: ``python -m igcnet.native.build``.
+"""Build the operators and the inference engine: ``python -m igcnet.native.build``.
 
-It needs a C++ compiler (``CXX``, or g++ or clang++) with OpenMP, and the header ``lib_api.h``
-and the source ``lib_api.cc`` that are in the MXNet wheel. On x86-64 the kernels are compiled for
-three vector widths, of which the library chooses when it is loaded.
+It needs a C++ compiler (``CXX``, or g++ or clang++), for the operators one with OpenMP, and the
+header ``lib_api.h`` and the source ``lib_api.cc`` that are in the MXNet wheel. On x86-64 the
+kernels are compiled for three vector widths, of which a library chooses when it is loaded.
 """
 
 from __future__ import annotations
@@ -17,22 +17,19 @@ import sysconfig
 import tempfile
 from importlib import util
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 from igcnet.errors import IgcnetError
 from igcnet.files import atomic_path
 from igcnet.machine import cache_folder
-from igcnet.native.library import (
-    HOW_TO_BUILD,
-    PACKAGE,
-    SOURCES,
-    STEM,
-    fingerprint,
-)
+from igcnet.native.library import ENGINE, HOW_TO_BUILD, OPERATORS, PACKAGE, SOURCES, Library
 
-__all__ = ['HOW_TO_BUILD', 'STEM', 'build', 'find_compiler', 'main', 'mxnet_folder']
+__all__ = ['ENGINE', 'HOW_TO_BUILD', 'OPERATORS', 'build', 'find_compiler', 'main',
+           'mxnet_folder']
 
-FLAGS = ['-std=c++14', '-O3', '-fPIC', '-fopenmp', '-fno-math-errno']
+FLAGS = ['-std=c++14', '-O3', '-fPIC', '-fno-math-errno']
+KERNELS = 'kernels.cc'
+THREADS = {OPERATORS: '-fopenmp', ENGINE: '-pthread'}
 # Name of the table of kernels, its name for people, and what the compiler may use for it.
 X86_BUILDS = (
     ('kAvx2', 'avx2', ['-mavx2', '-mfma']),
@@ -76,11 +73,13 @@ def find_compiler() -> str:
     raise IgcnetError('no C++ compiler (%s): install one, or set CXX' % ', '.join(names))
 
 
-def build(target: Optional[Path] = None) -> Path:
-    """Compile the library.
+def build(library: Library, target: Optional[Path] = None) -> Path:
+    """Compile a library.
 
     Parameters
     ----------
+    library : Library
+        `OPERATORS` or `ENGINE`.
     target : Path, optional
         The file to write; by default in the package, or in the user's cache where the package
         cannot be written.
@@ -93,33 +92,51 @@ def build(target: Optional[Path] = None) -> Path:
     Raises
     ------
     IgcnetError
-        No compiler, no MXNet, or the compiler failed.
+        No compiler, no MXNet (for the operators), or the compiler failed.
     """
-    compiler, mxnet = find_compiler(), mxnet_folder()
+    compiler = find_compiler()
     if target is None:
         folder = PACKAGE if os.access(str(PACKAGE), os.W_OK) else cache_folder()
-        target = folder / (STEM + '.so')
-    include = ['-I%s' % (mxnet / 'include'), '-I%s' % (mxnet / 'include' / 'mxnet')]
-    units = [(SOURCES / 'kernels.cc', 'kernels.o', []),
-             (SOURCES / 'lanes.cc', 'lanes.o', include),
-             (SOURCES / 'library.cc', 'library.o',
-              include + ['-DIGCNET_FINGERPRINT="%s"' % fingerprint()]),
-             (SOURCES / 'operators.cc', 'operators.o', include),
-             # Rounds after every operation, as the operators that it stands for.
-             (SOURCES / 'optimizer.cc', 'optimizer.o', include + ['-ffp-contract=off']),
-             (mxnet / 'src' / 'lib_api.cc', 'lib_api.o', include)]
-    if platform.machine().lower() in ('x86_64', 'amd64'):
-        units += [(SOURCES / 'kernels.cc', name + '.o',
-                   [*flags, '-DIGCNET_BUILD=%s' % table, '-DIGCNET_BUILD_NAME="%s"' % name])
-                  for table, name, flags in X86_BUILDS]
+        target = folder / (library.stem + '.so')
+    units = _units_of_engine() if library == ENGINE else _units_of_operators(mxnet_folder())
+    own = ['-DIGCNET_FINGERPRINT="%s"' % library.fingerprint()]
     with tempfile.TemporaryDirectory(prefix='igcnet-native-') as work:
         objects = []
-        for source, name, flags in units:
-            objects.append(str(Path(work) / name))
-            _call([compiler, *FLAGS, *flags, '-c', str(source), '-o', objects[-1]])
+        for number, (source, flags) in enumerate(units):
+            objects.append(str(Path(work) / ('%d.o' % number)))
+            _call([compiler, *FLAGS, THREADS[library], *own, *flags, '-c', str(source),
+                   '-o', objects[-1]])
         with atomic_path(target) as temporary:
-            _call([compiler, '-shared', '-fopenmp', '-o', str(temporary), *objects])
+            _call([compiler, '-shared', THREADS[library], '-o', str(temporary), *objects])
     return target
+
+
+def _units_of_operators(mxnet: Path) -> List[Tuple[Path, List[str]]]:
+    """Sources of the operators, each with the flags it needs."""
+    include = ['-I%s' % (mxnet / 'include'), '-I%s' % (mxnet / 'include' / 'mxnet')]
+    folder = SOURCES / 'src'
+    return _kernels(folder) + [
+        (folder / 'lanes.cc', include), (folder / 'library.cc', include),
+        (folder / 'operators.cc', include),
+        # Rounds after every operation, as the operators that it stands for.
+        (folder / 'optimizer.cc', [*include, '-ffp-contract=off']),
+        (mxnet / 'src' / 'lib_api.cc', include)]
+
+
+def _units_of_engine() -> List[Tuple[Path, List[str]]]:
+    folder = SOURCES / 'engine'
+    return _kernels(folder) + [(path, []) for path in sorted(folder.glob('*.cc'))
+                               if path.name != KERNELS]
+
+
+def _kernels(folder: Path) -> List[Tuple[Path, List[str]]]:
+    """The kernels once for each vector width."""
+    units: List[Tuple[Path, List[str]]] = [(folder / KERNELS, [])]
+    if platform.machine().lower() in ('x86_64', 'amd64'):
+        units += [(folder / KERNELS,
+                   [*flags, '-DIGCNET_BUILD=%s' % table, '-DIGCNET_BUILD_NAME="%s"' % name])
+                  for table, name, flags in X86_BUILDS]
+    return units
 
 
 def _call(command: List[str]) -> None:
@@ -134,12 +151,12 @@ def main() -> int:
     """Run ``python -m igcnet.native.build``; returns the exit code."""
     argparse.ArgumentParser(prog='python -m igcnet.native.build',
                             description=__doc__.split('\n')[0]).parse_args()
-    try:
-        path = build()
-    except IgcnetError as problem:
-        print('error: %s' % problem, file=sys.stderr)
-        return problem.exit_code
-    print('built %s' % path)
+    for library in (ENGINE, OPERATORS):
+        try:
+            print('built %s' % build(library))
+        except IgcnetError as problem:
+            print('error: %s' % problem, file=sys.stderr)
+            return problem.exit_code
     return 0
 
 

@@ -16,7 +16,7 @@ from igcnet import native
 from igcnet.files import write_json
 from igcnet.layers.lowering import LOWERINGS, why_not_native
 from igcnet.machine import cache_folder, cpu_model
-from igcnet.native.library import fingerprint
+from igcnet.native.library import OPERATORS
 from igcnet.registry import get_model
 
 ROUNDS = 3
@@ -42,8 +42,8 @@ def fastest_lowering(network: str, settings: Mapping[str, Any], batch: int, size
     path = cache_folder() / 'tuned.json'
     key = ' '.join(map(str, (
         cpu_model(), os.environ.get('OMP_NUM_THREADS', '-'), igcnet.__version__, mx.__version__,
-        'no operators' if native.missing() else fingerprint(), context.device_type, network,
-        json.dumps(dict(settings), sort_keys=True, default=str), batch, size)))
+        'no operators' if native.missing() else OPERATORS.fingerprint(), context.device_type,
+        network, json.dumps(dict(settings), sort_keys=True, default=str), batch, size)))
     known = _read(path)
     if known.get(key) not in LOWERINGS:
         seconds = measure(network, settings, batch, size, context)

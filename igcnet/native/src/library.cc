@@ -1,21 +1,15 @@
 // What the library is to MXNet and to Python, apart from its operators.
-#include <stdlib.h>
-
 #include "operators.h"
+#include "processor.h"
 
 namespace igcnet {
 
 const Kernels& kernels() {
   static const Kernels* const chosen = [] {
-    const char* wish = getenv("IGCNET_NATIVE");
-    const std::string name = wish ? wish : "";
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
-    if (wide && name != "avx2" && name != "baseline") return &kAvx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && name != "baseline")
-      return &kAvx2;
+    const int width = vector_width();
+    if (width == 512) return &kAvx512;
+    if (width == 256) return &kAvx2;
 #endif
     return &kBaseline;
   }();
