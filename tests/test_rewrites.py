@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from networks import trained_looking
+from small_graphs import chain, conv, images, logits, norm
 
 import igcnet
-from igcnet.convert.symbol_json import Graph, Node
 from igcnet.deploy.model import Editor, Model
 from igcnet.deploy.rewrites.batch_norm import fold_batch_norms
 from igcnet.deploy.rewrites.groups import join_convolutions, merge_groups, pad_channels
@@ -14,7 +14,6 @@ from igcnet.deploy.rewrites.preprocessing import add_preprocessing
 from igcnet.deploy.rewrites.regions import find_region, rename_channels
 from igcnet.deploy.rewrites.shuffles import absorb_shuffles, shuffle_order
 from igcnet.deploy.rewrites.training_parts import remove_training_parts
-from igcnet.deploy.runtimes import mxnet_runner
 from igcnet.registry import Preprocessing
 
 # One small network of each family with shuffles.
@@ -26,15 +25,6 @@ SMALL = {
     'shufflenet_1x_g3': dict(block_layers=(1, 1, 1), classes=10),
     'menet108_8x1_g3': dict(block_layers=(1, 1, 1), classes=10),
 }
-
-
-def images(model, count=2):
-    return np.random.RandomState(0).standard_normal(
-        model.batch_shape(count)).astype(np.float32)
-
-
-def logits(model, x):
-    return mxnet_runner(model, fused=False)(x)
 
 
 def assert_same(one, other, x=None):
@@ -79,38 +69,6 @@ def test_batch_norm_before_a_non_linearity_stays():
     folded = fold_batch_norms(stock)
     assert 0 < folded.operators()['BatchNorm'] < stock.operators()['BatchNorm']
     assert_same(stock, folded)
-
-
-def chain(*steps, channels=4, size=6):
-    """A model of successive nodes on ``data``, then the mean over the map.
-
-    A step is (op, attributes, parameters by name).
-    """
-    draw = np.random.RandomState(1)
-    nodes, arrays = [Node('null', 'data')], {}
-    last = 0
-    for number, (op, attributes, shapes) in enumerate(steps):
-        inputs = [last]
-        for key, shape in shapes.items():
-            name = 'n%d_%s' % (number, key)
-            arrays[name] = draw.uniform(0.5, 1.5, shape).astype(np.float32)
-            nodes.append(Node('null', name))
-            inputs.append(len(nodes) - 1)
-        nodes.append(Node(op, 'n%d' % number, attributes, tuple((i, 0) for i in inputs)))
-        last = len(nodes) - 1
-    nodes.append(Node('mean', 'logits', {'axis': (2, 3)}, ((last, 0),)))
-    return Model(Graph(nodes, [(len(nodes) - 1, 0)]), arrays, (channels, size, size))
-
-
-def conv(channels, inputs, kernel=1, groups=1, **more):
-    attributes = dict(kernel=(kernel, kernel), num_filter=channels, num_group=groups,
-                      no_bias=True, **more)
-    return 'Convolution', attributes, {'weight': (channels, inputs // groups, kernel, kernel)}
-
-
-def norm(channels, fix_gamma=False):
-    return 'BatchNorm', dict(eps=1e-3, fix_gamma=fix_gamma), dict.fromkeys(
-        ('gamma', 'beta', 'moving_mean', 'moving_var'), (channels,))
 
 
 @pytest.mark.parametrize('step, folds', [

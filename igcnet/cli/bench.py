@@ -13,9 +13,9 @@ from igcnet.errors import UsageError
 from igcnet.files import write_json
 
 # As in igcnet.deploy.bench, by the words of the option (a test compares them).
-FORMS = {'stock': 'MXNet stock', 'mxnet': 'MXNet optimised', 'naive': 'ONNX Runtime naive',
-         'onnx': 'ONNX Runtime optimised', 'mxnet-int8': 'MXNet int8',
-         'onnx-int8': 'ONNX Runtime int8', 'torch': 'PyTorch eager',
+FORMS = {'stock': 'MXNet stock', 'mxnet': 'MXNet optimised', 'native': 'igcnet engine',
+         'naive': 'ONNX Runtime naive', 'onnx': 'ONNX Runtime optimised',
+         'mxnet-int8': 'MXNet int8', 'onnx-int8': 'ONNX Runtime int8', 'torch': 'PyTorch eager',
          'torch-channels-last': 'PyTorch channels_last', 'torch-compiled': 'PyTorch compiled'}
 
 

@@ -11,6 +11,7 @@ from igcnet.cli.source import add_threads_option, add_trained_options, load_sour
 from igcnet.errors import DataError, UsageError
 
 TARGETS = {'symbol': 'mxnet', 'onnx': 'onnxruntime'}
+ENGINE = {'auto': 'mxnet', 'always': 'native', 'never': 'mxnet-alone'}
 
 
 def build_parser() -> Parser:
@@ -41,6 +42,9 @@ def build_parser() -> Parser:
     speed.add_argument('--strategy', default='measured', metavar='NAME',
                        help="'measured'; 'stock' leaves the network as it is; or one for all "
                             'stages, such as cheapest+merge (see docs/deployment.md)')
+    speed.add_argument('--engine', choices=ENGINE, default='auto',
+                       help='whether our inference engine is to run --format symbol: auto, where '
+                            'it is built and faster; never, to choose for machines without it')
     int8 = parser.add_argument_group(
         'eight bits', 'convolutions in whole numbers: faster where the CPU has VNNI, no longer '
         'exact')
@@ -72,6 +76,8 @@ def _main(argv: Optional[List[str]]) -> int:
         raise UsageError('--tune: nothing is measured with --strategy %s' % args.strategy)
     if args.int8 != (args.calibration is not None):
         raise UsageError('--int8 and --calibration go together')
+    if args.engine != 'auto' and args.format != 'symbol':
+        raise UsageError('--engine: only --format symbol is ever run by the engine')
     set_threads(args.threads or 0)
     import mxnet as mx
 
@@ -85,7 +91,8 @@ def _main(argv: Optional[List[str]]) -> int:
     size = args.input_size or found.preprocessing.input_size
     calibration = list(_calibration(args, found, size)) if args.int8 else None
     report = (lambda line: print('  ' + line, flush=True)) if args.explain else _quiet
-    optimized = optimize(found.net, TARGETS[args.format], size, args.batch_size, args.strategy,
+    target = TARGETS[args.format] if args.engine == 'auto' else ENGINE[args.engine]
+    optimized = optimize(found.net, target, size, args.batch_size, args.strategy,
                          found.preprocessing if args.pixels else None, calibration, args.tune,
                          report)
     if args.explain:

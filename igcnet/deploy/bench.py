@@ -30,7 +30,7 @@ from igcnet.deploy.runtimes import (
 )
 from igcnet.deploy.timing import interleaved
 from igcnet.deploy.verify import random_images
-from igcnet.errors import UsageError
+from igcnet.errors import IgcnetError, UsageError
 from igcnet.files import PathLike, atomic_path
 from igcnet.layers import BatchNorm
 from igcnet.profiling.report import align
@@ -162,7 +162,8 @@ def _torch(channels_last: bool, compiled: bool) -> Callable[[HybridBlock, int, i
 # How each form is made of a network, an input size and a batch size.
 FORMS: Dict[str, Callable[[HybridBlock, int, int], Runner]] = {
     STOCK: mxnet_stock,
-    'MXNet optimised': _optimized('mxnet'),
+    'MXNet optimised': _optimized('mxnet-alone'),
+    'igcnet engine': _optimized('native'),
     NAIVE: onnx_naive,
     'ONNX Runtime optimised': _optimized('onnxruntime'),
     'MXNet int8': _optimized('mxnet', int8=True),
@@ -171,7 +172,7 @@ FORMS: Dict[str, Callable[[HybridBlock, int, int], Runner]] = {
     'PyTorch channels_last': _torch(channels_last=True, compiled=False),
     'PyTorch compiled': _torch(channels_last=False, compiled=True),
 }
-OURS = ('MXNet optimised', 'ONNX Runtime optimised')
+OURS = ('MXNet optimised', 'igcnet engine', 'ONNX Runtime optimised')
 INT8 = ('MXNet int8', 'ONNX Runtime int8')
 
 
@@ -214,7 +215,7 @@ def bench(net: HybridBlock, name: str, input_size: Optional[int] = None,
             try:
                 runners[form] = FORMS[form](net, size, batch_size)
                 runners[form](images)
-            except UsageError as problem:
+            except IgcnetError as problem:
                 runners.pop(form, None)
                 left_out[form] = str(problem)
             except Exception as problem:  # a rival's compiler may fail in any way

@@ -5,16 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from igcnet.deploy.model import Model
-from igcnet.deploy.runners import INT8, RUNNERS, runners_of
-from igcnet.deploy.runtimes import import_runtime, thread_count
-from igcnet.deploy.strategies import CANDIDATES, PLAIN, Plan, Strategy, apply_plan, stages_of
+from igcnet.deploy.runners import NATIVE, RUNNERS, runners_of, stock_way, version_of
+from igcnet.deploy.runtimes import thread_count
+from igcnet.deploy.strategies import (
+    CANDIDATES,
+    FOR_ENGINE,
+    PLAIN,
+    Plan,
+    Strategy,
+    apply_plan,
+    stages_of,
+)
 from igcnet.deploy.timing import compare
-from igcnet.errors import IgcnetError
+from igcnet.errors import IgcnetError, UsageError
 from igcnet.files import read_json, write_json
 from igcnet.machine import cache_folder, cpu_flags, cpu_model
 
@@ -36,8 +44,8 @@ class Choice(NamedTuple):
     runner : str
         How it is run, see `igcnet.deploy.runners`.
     speedup : float
-        Time of the network as it is, run in the runtime's stock way, divided by that of the
-        choice; from the final comparison. At least 1 but for eight bits.
+        Time of the network as it is, run in the target's stock way, divided by that of the
+        choice; from the final comparison. At least 1 where the choice includes the stock way.
     """
 
     plan: Optional[Plan]
@@ -66,14 +74,14 @@ def choose(stock: Model, folded: Model, target: str, batch_size: int, int8: bool
     First every strategy for the whole network, then for each stage those that were not
     hopeless, the rest staying at the best so far. At the end the choice and the stock form are
     compared once more: the choice must be faster, or the stock form is taken (unless eight bits
-    are asked for).
+    or the engine are asked for). The engine is left out where it has no form of the network.
 
     Parameters
     ----------
     stock, folded : Model
         The network as it is, and with BN folded and training parts left out.
     target : str
-        'mxnet' or 'onnxruntime'.
+        Of `igcnet.deploy.runners.TARGETS`.
     int8 : bool
         Among the eight-bit forms.
     report : callable
@@ -81,14 +89,21 @@ def choose(stock: Model, folded: Model, target: str, batch_size: int, int8: bool
     """
     contest = _Contest(stock, folded, target, batch_size, int8, report)
     stages = stages_of(folded)
-    whole = {strategy: contest.against_best(dict.fromkeys(stages, strategy))
-             for strategy in CANDIDATES}
-    promising = [strategy for strategy, ratio in whole.items() if ratio < HOPELESS]
+    promising = []
+    for strategy in CANDIDATES:
+        runners = [name for name in contest.runners if strategy in _candidates(name)]
+        if runners and contest.against_best(dict.fromkeys(stages, strategy), runners) < HOPELESS:
+            promising.append(strategy)
     if len(stages) > 1:
         for stage in stages:
             for strategy in promising:
-                contest.against_best({**contest.plan, stage: strategy}, [contest.name])
+                if strategy in _candidates(contest.name):
+                    contest.against_best({**contest.plan, stage: strategy}, [contest.name])
     return contest.final()
+
+
+def _candidates(runner: str) -> Sequence[Strategy]:
+    return FOR_ENGINE if runner == NATIVE else CANDIDATES
 
 
 class _Contest:
@@ -107,19 +122,26 @@ class _Contest:
         for name in self.runners[1:]:
             self._challenge(self.plan, folded, name)
 
-    def against_best(self, plan: Plan, runners: Optional[List[str]] = None) -> float:
-        """Time of a plan divided by that of the best one before it, by the given runners or all
-        of the target."""
+    def against_best(self, plan: Plan, runners: Sequence[str]) -> float:
+        """Time of a plan divided by that of the best one before it, by the fastest of the given
+        runners."""
         model = apply_plan(self.folded, plan)
         if model.macs() > MOST_WORK * self.stock.macs():
             return float('inf')
-        return min(self._challenge(plan, model, name) for name in runners or self.runners)
+        return min(self._challenge(plan, model, name) for name in runners)
 
     def _challenge(self, plan: Plan, model: Model, name: str) -> float:
         key = (model.form(), name)
         if key in self.ratios:
             return self.ratios[key]
-        challenger = RUNNERS[name](model)
+        try:
+            challenger = RUNNERS[name](model)
+        except UsageError as problem:
+            if name != NATIVE:
+                raise
+            self.report('left out: %s' % problem)
+            self.runners.remove(NATIVE)
+            return float('inf')
         ratio = compare(challenger, self.best, self.images)
         self.ratios[key] = ratio
         self.report('%s by %s: %.2f times the time of the best so far'
@@ -130,11 +152,11 @@ class _Contest:
 
     def final(self) -> Choice:
         """The best plan, if it is faster than the stock form."""
-        stock = runners_of(self.target, int8=False)[0]
+        stock = stock_way(self.target)
         ratio = compare(self.best, RUNNERS[stock](self.stock), self.images, rounds=12)
         if ratio >= 1:
             self.report('the stock form is faster: %.2f' % ratio)
-            if not self.name.endswith(INT8):
+            if stock in self.runners:
                 return Choice(None, stock, 1.0)
         return Choice(self.plan, self.name, 1 / ratio)
 
@@ -181,8 +203,9 @@ def processor_name() -> str:
 
 
 def _key(stock: Model, target: str, batch_size: int, int8: bool) -> str:
-    facts: List = [stock.form(), target, import_runtime(target).__version__, processor_name(),
-                   thread_count(), batch_size, int8, [strategy.text() for strategy in CANDIDATES]]
+    facts: List = [stock.form(), [(name, version_of(name)) for name in runners_of(target, int8)],
+                   stock_way(target), processor_name(), thread_count(), batch_size,
+                   [strategy.text() for strategy in CANDIDATES]]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

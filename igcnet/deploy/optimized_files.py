@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -21,8 +22,9 @@ from igcnet.convert.ndarray_file import file_size
 from igcnet.deploy.export import MANIFEST_FORMAT, exported_paths, write_manifest
 from igcnet.deploy.int8 import int8_block
 from igcnet.deploy.model import Model
-from igcnet.deploy.runtimes import FUSION, open_session
-from igcnet.errors import CheckpointError, UsageError
+from igcnet.deploy.runners import NATIVE, native_runner
+from igcnet.deploy.runtimes import FUSION, Runner, open_session
+from igcnet.errors import CheckpointError, IgcnetError, UsageError
 from igcnet.files import PathLike, atomic_path
 from igcnet.registry import Preprocessing
 
@@ -125,9 +127,30 @@ def load_onnx(path: PathLike) -> OnnxNetwork:
     return OnnxNetwork(session, found)
 
 
+class EngineNetwork(NamedTuple):
+    """A network that the inference engine computes.
+
+    Parameters
+    ----------
+    run : callable
+        Gives the logits of images, see `igcnet.deploy.engine.Engine.run`.
+    """
+
+    run: Runner
+
+    def __call__(self, images: mx.nd.NDArray) -> mx.nd.NDArray:
+        """Logits (N, classes) of images (N, 3, H, W)."""
+        try:
+            return mx.nd.array(self.run(images.asnumpy()))
+        except UsageError as problem:
+            raise mx.MXNetError('Error in the inference engine: %s' % problem) from None
+
+
 def ready(net: HybridBlock, manifest: Dict[str, Any], input_size: int, source: PathLike
-          ) -> HybridBlock:
+          ) -> Callable[[mx.nd.NDArray], mx.nd.NDArray]:
     """A loaded symbol form in the way in which it is to be run on a CPU, as its manifest says.
+
+    Where the inference engine is not built, MXNet takes its place and a line on stderr says why.
 
     Parameters
     ----------
@@ -153,4 +176,9 @@ def ready(net: HybridBlock, manifest: Dict[str, Any], input_size: int, source: P
     if runner == 'mxnet-fused':
         net.hybridize()
         net.optimize_for(mx.nd.zeros((1, 3, input_size, input_size)), backend=FUSION)
+    if runner == NATIVE:
+        try:
+            return EngineNetwork(native_runner(Model.of(net, input_size)))
+        except IgcnetError as problem:
+            print('note: MXNet in place of the inference engine: %s' % problem, file=sys.stderr)
     return net

@@ -8,16 +8,17 @@ import numpy as np
 from mxnet.gluon import HybridBlock
 
 from igcnet.deploy.choosing import Choice, cached_choice, describe
+from igcnet.deploy.compiling import compile_model, summary
 from igcnet.deploy.int8 import Ranges, map_ranges, mxnet_ranges, ungrouped
 from igcnet.deploy.model import Model
 from igcnet.deploy.rewrites.batch_norm import fold_batch_norms
 from igcnet.deploy.rewrites.preprocessing import add_preprocessing
 from igcnet.deploy.rewrites.training_parts import remove_training_parts
-from igcnet.deploy.runners import RUNNERS, TARGETS, runners_of
+from igcnet.deploy.runners import NATIVE, RUNNERS, runners_of
 from igcnet.deploy.runtimes import Runner, mxnet_runner
 from igcnet.deploy.strategies import Strategy, plan_steps, stages_of
 from igcnet.deploy.verify import random_images
-from igcnet.errors import CheckpointError, UsageError
+from igcnet.errors import CheckpointError
 from igcnet.registry import Preprocessing
 
 # Largest difference of the logits that a rewriting may make, as a part of the largest logit.
@@ -95,6 +96,8 @@ class Optimized(NamedTuple):
         plan = self.choice.plan
         lines.append('stages: %s; run by %s' % ('left as they are' if not plan else
                                                 describe(plan), self.choice.runner))
+        if self.choice.runner == NATIVE:
+            lines.append('the engine: %s' % summary(compile_model(self.model)))
         return '\n'.join(lines)
 
 
@@ -113,7 +116,8 @@ def optimize(net: HybridBlock, target: str = 'mxnet', input_size: Optional[int] 
     net : HybridBlock
         With parameters; of several widths, the result of its ``cut``.
     target : str
-        The runtime: 'mxnet' or 'onnxruntime'.
+        'mxnet', which includes our inference engine where it is built; 'mxnet-alone', for
+        machines without it; 'native', the engine; or 'onnxruntime'.
     input_size : int, optional
         Height and width of the images, which become fixed.
     batch_size : int
@@ -140,23 +144,24 @@ def optimize(net: HybridBlock, target: str = 'mxnet', input_size: Optional[int] 
     CheckpointError
         A rewriting changed the outputs, which happens when the network computes infinities.
     """
-    if target not in TARGETS:
-        raise UsageError('target=%r: must be one of %s' % (target, ', '.join(TARGETS)))
+    int8 = calibration is not None
+    usual, *_ = runners_of(target, int8)
     uniform = None if strategy in (MEASURED, STOCK) else Strategy.parse(strategy)
     stock = Model.of(net, input_size)
     chain = _Chain(stock)
     chain.do('training parts left out', remove_training_parts)
     chain.do('batch normalisation folded', fold_batch_norms)
-    int8 = calibration is not None
     if strategy == MEASURED:
         choice = cached_choice(stock, chain.model, target, batch_size, int8, fresh, report)
     else:
         choice = Choice(uniform and dict.fromkeys(stages_of(chain.model), uniform),
-                        runners_of(target, int8)[-1], 1.0)
+                        usual, 1.0)
     if choice.plan is None:
         chain = _Chain(stock)
     for name, rewrite in plan_steps(choice.plan or {}):
         chain.do(name, rewrite)
+    if choice.runner == NATIVE:
+        chain.compare('the engine', RUNNERS[NATIVE](chain.model))
     if preprocessing is not None:
         chain.model = add_preprocessing(chain.model, preprocessing)
     ranges = None
@@ -201,13 +206,17 @@ class _Chain:
         before, after = self.model, rewrite(self.model)
         difference = 0.0
         if _described(before) != _described(after):
-            if self.logits is None:
-                self.logits = mxnet_runner(before, fused=False)(self.images)
-            logits = mxnet_runner(after, fused=False)(self.images)
-            difference = require_same(self.logits, logits, name)
-            self.logits = logits
+            difference = self.compare(name, mxnet_runner(after, fused=False))
         self.model = after
         self.steps.append(Step(name, before, after, difference))
+
+    def compare(self, name: str, run: Runner) -> float:
+        if self.logits is None:
+            self.logits = mxnet_runner(self.model, fused=False)(self.images)
+        logits = run(self.images)
+        difference = require_same(self.logits, logits, name)
+        self.logits = logits
+        return difference
 
 
 def _described(model: Model) -> dict:

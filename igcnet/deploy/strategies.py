@@ -67,6 +67,8 @@ CANDIDATES = tuple(map(Strategy.parse, (
     'leave', 'free', 'free+merge', 'duplicate', 'duplicate+merge', 'cheapest', 'cheapest+merge',
     'cheapest+merge+pad', 'cheapest+join1x1+merge+pad', 'cheapest+join+merge+pad')))
 PLAIN = CANDIDATES[0]
+# The engine pays nothing for shuffles and groups, nor for weights that are 0.
+FOR_ENGINE = tuple(strategy for strategy in CANDIDATES if strategy == PLAIN or strategy.joins)
 
 # Stage -> strategy. A stage is called after the size of its maps: '56x56'.
 Plan = Mapping[str, Strategy]

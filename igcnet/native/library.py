@@ -7,7 +7,7 @@ import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
 from igcnet.errors import IgcnetError
 from igcnet.machine import cache_folder
@@ -125,8 +125,17 @@ def load_engine() -> ctypes.CDLL:
 
 def missing() -> Optional[str]:
     """Why the operators cannot be used, in one line; None when they can."""
+    return _why_not(load)
+
+
+def engine_missing() -> Optional[str]:
+    """Why the engine cannot be used, in one line; None when it can."""
+    return _why_not(load_engine)
+
+
+def _why_not(load_it: Callable[[], ctypes.CDLL]) -> Optional[str]:
     try:
-        load()
+        load_it()
     except IgcnetError as problem:
         return str(problem)
     return None
