@@ -14,6 +14,7 @@ from loops import (
     random_batches,
     silent,
 )
+from mxnet import gluon
 
 from igcnet.data.reader import EvalBatch
 from igcnet.layers import Network
@@ -293,3 +294,19 @@ def test_optimisers_with_several_arrays_resume_to_the_same_bits(tmp_path, name):
     second = make_loop(tmp_path / 'parts', batches, recipe, resume=saved)
     second.run(silent)
     assert_same_bits(parameters(straight.net), parameters(second.net))
+
+
+@pytest.mark.parametrize('count', [1, 200, 201, 450])
+def test_gradients_of_any_number_of_parameters_are_checked(count):
+    """MXNet's own operator takes 200 arrays and dies on more; IGCV3 has 296, dydensenet86 887."""
+    parameters = [gluon.Parameter('p%d' % number, shape=(3,)) for number in range(count)]
+    for parameter in parameters:
+        parameter.initialize(ctx=mx.cpu())
+        parameter.grad()[:] = 1
+    flag, = gradients.all_finite(parameters, [mx.cpu()])
+    assert flag.asscalar() == 1
+    for number in {0, count // 2, count - 1}:
+        parameters[number].grad()[1] = np.nan
+        flag, = gradients.all_finite(parameters, [mx.cpu()])
+        assert flag.asscalar() == 0
+        parameters[number].grad()[1] = 1

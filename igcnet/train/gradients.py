@@ -10,6 +10,9 @@ from mxnet import gluon
 
 from igcnet.train.methods import Method, Outcome, Place
 
+# MXNet 1.9.1's multi_all_finite has room for so many arrays, and writes beyond it without a check.
+MOST_ARRAYS = 200
+
 
 def batch_gradients(method: Method, place: Place, images: np.ndarray, labels: np.ndarray,
                     contexts: Sequence[mx.Context], parameters: Sequence[gluon.Parameter],
@@ -44,7 +47,13 @@ def all_finite(parameters: Sequence[gluon.Parameter],
     flags = []
     for context in contexts:
         gradients = [p.grad(context) for p in parameters]
-        flags.append(mx.nd.multi_all_finite(*gradients, num_arrays=len(gradients)))
+        groups = [gradients[first:first + MOST_ARRAYS]
+                  for first in range(0, len(gradients), MOST_ARRAYS)]
+        flag, *others = (mx.nd.multi_all_finite(*group, num_arrays=len(group))
+                         for group in groups)
+        for other in others:
+            flag = flag * other
+        flags.append(flag)
     return flags
 
 
