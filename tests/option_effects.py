@@ -279,6 +279,7 @@ EFFECTS = {
         '--calibration': Elsewhere('test_cli_export.py::test_eight_bits'),
         '--calibration-images': Elsewhere('test_cli_export.py::test_eight_bits'),
         '--accuracy': Changes('--accuracy {w}/test.rec'),
+        '--engine': Changes('--engine never', 'x-manifest.json'),
         '--tune': Elsewhere('test_cli_export.py::test_the_choice_is_measured_and_remembered'),
         '--explain': Changes('--explain'),
         '--threads': Changes('--threads 3', 'threads'),

@@ -27,16 +27,8 @@ from igcnet.deploy.program import (
 from igcnet.errors import IgcnetError, UsageError
 from igcnet.native import library
 
-
-def _missing():
-    try:
-        library.load_engine()
-    except IgcnetError as problem:
-        return str(problem)
-    return None
-
-
-needs_engine = pytest.mark.skipif(_missing() is not None, reason=str(_missing()))
+needs_engine = pytest.mark.skipif(library.engine_missing() is not None,
+                                  reason=str(library.engine_missing()))
 
 # height, width, gaps and strides of the sizes
 SHAPES = [(9, 7, (1,), (1,)), (8, 8, (0, 1), (1, 2)), (33, 17, (2, 1, 1), (1, 2, 3)),

@@ -115,19 +115,44 @@ class Draft:
         return self.extents.index((height, width))
 
     def new_planes(self, count: int, size: int, nonnegative: Iterable[bool] = ()) -> np.ndarray:
-        """Numbers of planes that did not exist before."""
+        """Numbers of `count` planes of a size that did not exist before.
+
+        Parameters
+        ----------
+        count : int
+        size : int
+            Number of their size.
+        nonnegative : iterable of bool
+            Of each whether no pixel can be below 0; by default of none.
+        """
         first = len(self.size_of)
         self.size_of += [size] * count
         self.nonnegative += list(nonnegative) or [False] * count
         return np.arange(first, first + count, dtype=np.int32)
 
     def image_view(self, channel: int, stride: int, row: int, column: int, size: int) -> int:
-        """The plane of these pixels of the image."""
+        """The plane of these pixels of the image.
+
+        Parameters
+        ----------
+        channel, stride, row, column : int
+            As of `View`.
+        size : int
+            Number of the view's size.
+        """
         return self._view(View(channel, True, stride, row, column), size, False)
 
     def view(self, plane: int, stride: int, row: int, column: int, size: int) -> Optional[int]:
         """The plane of these pixels of another one; None where they would be a view of a view
-        that lacks pixels of its source."""
+        that lacks pixels of its source.
+
+        Parameters
+        ----------
+        plane, stride, row, column : int
+            As of `View`, but that the plane may be a view.
+        size : int
+            Number of the view's size.
+        """
         inner = self.views.get(plane)
         if inner is None:
             return self._view(View(plane, False, stride, row, column), size,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, Tuple, Union
+from typing import Dict, Optional, Tuple, Union
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from igcnet.errors import UsageError
 
 # A map: the plane of each channel.
 Value = Union[np.ndarray, Vector]
+Numbers = Union[float, np.ndarray]
 
 
 def lower(model: Model) -> Draft:
@@ -100,6 +101,7 @@ class Lowering:
         return attributes_of(self.editor, index)
 
     def vector_of(self, value: Value) -> Vector:
+        """A value as a vector; a map must be of single pixels."""
         if isinstance(value, Vector):
             return value
         if self.extent(value) != (1, 1):
@@ -122,9 +124,20 @@ class Lowering:
         """Of each plane whether no pixel can be below 0."""
         return np.array(self.draft.nonnegative)[planes]
 
-    def each(self, planes: np.ndarray, scale=1.0, shift=0.0, adds=None, factors=None,
+    def each(self, planes: np.ndarray, scale: Numbers = 1.0, shift: Numbers = 0.0,
+             adds: Optional[np.ndarray] = None, factors: Optional[np.ndarray] = None,
              activation: str = CLAMP, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
-        """A step that works on each plane of a map by itself."""
+        """A step that works on each plane of a map by itself; the planes that it writes.
+
+        Parameters
+        ----------
+        planes : numpy.ndarray
+            The map.
+        scale, shift : float or numpy.ndarray
+            One number for all planes or one for each.
+        adds, factors, activation, low, high
+            As of `Each`.
+        """
         scale, shift = (np.broadcast_to(values, len(planes)) for values in (scale, shift))
         nonnegative = np.full(len(planes), activation == SIGMOID or low >= 0)
         if not nonnegative.all() and activation == CLAMP:
@@ -140,15 +153,15 @@ class Lowering:
             nothing if factors is None else factors, outs, activation, low, high))
         return outs
 
-    def affine(self, index: int, scale=1.0, shift=0.0) -> Value:
-        """What a node reads, with a scale and a shift for each channel."""
+    def affine(self, index: int, scale: Numbers = 1.0, shift: Numbers = 0.0) -> Value:
+        """What node `index` reads, with a scale and a shift for each channel."""
         found = self.input(index)
         if isinstance(found, Vector):
             return found.affine(scale, shift)
         return self.each(found, scale, shift)
 
     def clamped(self, index: int, low: float, high: float) -> Value:
-        """What a node reads, between two limits."""
+        """What node `index` reads, between the limits `low` and `high`."""
         found = self.input(index)
         if isinstance(found, Vector):
             return self.tail.clamp(found, low, high)

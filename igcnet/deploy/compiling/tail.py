@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Union
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Vector:
     def __getitem__(self, order: np.ndarray) -> Vector:
         return Vector(self.version, self.chosen[order], self.scale[order], self.shift[order])
 
-    def affine(self, scale, shift) -> Vector:
+    def affine(self, scale: Union[float, np.ndarray], shift: Union[float, np.ndarray]) -> Vector:
         """With another scale and shift behind its own."""
         return replace(self, scale=self.scale * scale, shift=self.shift * scale + shift)
 

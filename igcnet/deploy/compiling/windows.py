@@ -62,6 +62,15 @@ def window_sources(draft: Draft, planes: np.ndarray, size: int, rows: Axis, colu
                    ) -> Tuple[np.ndarray, np.ndarray]:
     """What every output pixel of a window reads of each plane.
 
+    Parameters
+    ----------
+    planes : numpy.ndarray
+        The map.
+    size : int
+        Number of the size behind the window.
+    rows, columns : Axis
+        The window.
+
     Returns
     -------
     sources : numpy.ndarray
@@ -92,7 +101,13 @@ def window_sources(draft: Draft, planes: np.ndarray, size: int, rows: Axis, colu
 
 
 def view_of(draft: Draft, plane: int, stride: int, row: int, column: int, size: int) -> int:
-    """A view of a plane, which is copied first where it is a view itself and ends too early."""
+    """A view of a plane, which is copied first where it is a view itself and ends too early.
+
+    Parameters
+    ----------
+    plane, stride, row, column, size : int
+        As of `Draft.view`.
+    """
     found = draft.view(plane, stride, row, column, size)
     if found is None:
         own = draft.size_of[plane]
@@ -105,7 +120,15 @@ def view_of(draft: Draft, plane: int, stride: int, row: int, column: int, size: 
 
 def window_axes(attributes: dict, inputs: Tuple[int, int], outputs: Tuple[int, int]
                 ) -> Optional[Tuple[Axis, Axis]]:
-    """The two axes of a convolution's or pooling's window; None if the strides differ."""
+    """The two axes of a convolution's or pooling's window; None if the strides differ.
+
+    Parameters
+    ----------
+    attributes : dict
+        Of the operator, with defaults filled in.
+    inputs, outputs : tuple of int
+        Height and width before and behind it.
+    """
     if len(set(attributes['stride'])) > 1:
         return None
     return tuple(Axis(*numbers) for numbers in zip(

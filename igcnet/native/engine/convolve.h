@@ -16,6 +16,7 @@ constexpr int kVectors[] = {0, 8, 8, 7, 5, 4, 4};
 constexpr int kVectors[] = {0, 6, 5, 3, 2, 2, 2};
 #endif
 
+constexpr int kLargeMap = 256;    // pixels
 constexpr int kManyPixels = 96;  // for a thread
 constexpr int kManyTiles = 4;
 
@@ -158,8 +159,9 @@ bool by_columns(const Planes& planes, int outs, int count, const Column* columns
     sources += columns[i].length;
   }
   cycles *= blocks * (divide_up(2 * planes.width, kWidth) / 2.0f);
-  // Short columns read several planes with less help of the processor's prefetching.
-  return sources >= 2.5f * count && cycles < 1.8f * sources * divide_up(planes.pixels, kWidth);
+  // Short columns read several large planes with less help of the processor's prefetching.
+  const bool near = sources >= 2.5f * count || planes.pixels < kLargeMap;
+  return near && cycles < 1.8f * sources * divide_up(planes.pixels, kWidth);
 }
 
 // Where the pixels of row `y` begin for a thread; a multiple of a line.

@@ -32,12 +32,12 @@ struct Column {
   int length;  // up to kLongest
 };
 
-// Some outputs of a group. Its sources are in the order of the columns, if it has any.
+// Some outputs of a group, which has either columns or single sources.
 struct Tile {
   int sources, outs, columns;
-  const int* source;    // of each source the place of what pixel 0 reads
+  const int* source;  // of each the place of what pixel 0 reads
   const Column* column;
-  const float* weight;  // (sources, outs)
+  const float* weight;  // (sources, outs), in the order of the columns
   const float* bias;
   const int* out;
   const int* add;     // places, or kNothing; null where no output has one

@@ -1,5 +1,6 @@
 #include "memory.h"
 
+#include <stdint.h>
 #include <stdlib.h>
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -12,7 +13,7 @@ namespace engine {
 namespace {
 
 constexpr size_t kLargePage = size_t{2} << 20;
-constexpr size_t kAlignment = 64;
+constexpr size_t kLine = 64;
 
 }  // namespace
 
@@ -29,18 +30,20 @@ Memory::Memory(size_t bytes) : begin_(nullptr), size_(bytes) {
 
 Memory::~Memory() { free(begin_); }
 
-void* Store::bytes(size_t count) {
-  count = (count + kAlignment - 1) / kAlignment * kAlignment;
-  if (count > left_) {
+void* Store::bytes(size_t count, size_t alignment) {
+  if (count >= 4 * kLine) alignment = kLine;
+  size_t gap = -reinterpret_cast<uintptr_t>(next_) % alignment;
+  if (gap + count > left_) {
     parts_.reserve(parts_.size() + 1);
     const size_t size = count > 2 * kLargePage ? count : 2 * kLargePage;
     parts_.push_back(new Memory(size));
     next_ = parts_.back()->begin();
     left_ = size;
+    gap = 0;
   }
-  void* found = next_;
-  next_ += count;
-  left_ -= count;
+  void* found = next_ + gap;
+  next_ += gap + count;
+  left_ -= gap + count;
   return found;
 }
 

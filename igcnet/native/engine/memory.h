@@ -24,7 +24,7 @@ class Memory {
   size_t size_;
 };
 
-// What a program is made of, side by side.
+// What a program is made of, side by side in the order in which it is needed.
 class Store {
  public:
   ~Store() {
@@ -32,7 +32,7 @@ class Store {
   }
   template <typename T>
   T* make(size_t count) {
-    return static_cast<T*>(bytes(count * sizeof(T)));
+    return static_cast<T*>(bytes(count * sizeof(T), alignof(T)));
   }
   template <typename T>
   const T* copy(const T* from, size_t count) {
@@ -42,7 +42,7 @@ class Store {
   }
 
  private:
-  void* bytes(size_t count);
+  void* bytes(size_t count, size_t alignment);
   std::vector<Memory*> parts_;
   char* next_ = nullptr;
   size_t left_ = 0;

@@ -127,8 +127,10 @@ void Network::add_group(const GivenGroup& given) {
     std::iota(order.begin(), order.end(), 0);
     columns.clear();
   }
-  int* source = store_.make<int>(given.sources);
-  for (int k = 0; k < given.sources; ++k) source[k] = place(planes, given.source + 3 * order[k]);
+  int* source = store_.make<int>(columns.empty() ? given.sources : 0);
+  if (columns.empty())
+    for (int k = 0; k < given.sources; ++k) source[k] = place(planes, given.source + 3 * k);
+  const Column* column = store_.copy(columns.data(), columns.size());
   const int tiles = (given.outs + kTallest - 1) / kTallest;
   const int first = static_cast<int>(tiles_.size());
   for (int i = 0; i < tiles; ++i) {
@@ -136,7 +138,7 @@ void Network::add_group(const GivenGroup& given) {
     add_tile(given, order, given.outs * i / tiles, given.outs * (i + 1) / tiles);
     Tile& tile = tiles_.back();
     tile.source = source;
-    tile.column = store_.copy(columns.data(), columns.size());
+    tile.column = column;
     tile.columns = static_cast<int>(columns.size());
   }
   // While a block of pixels is in the nearest cache, all tiles read it.
