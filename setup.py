@@ -65,7 +65,7 @@ setup(
     install_requires=[
         'numpy>=1.23.5,<1.24',  # MXNet 1.9.1 uses np.bool, which 1.24 removed
         'gluoncv==0.10.5.post0',
-        'opencv-python>=4.11.0.86,<4.12',  # earlier ones decode to BGR only; later ones need numpy 2
+        'opencv-python>=4.11.0.86,<4.12',  # older: BGR only; newer: numpy 2
         'matplotlib>=3.6',
         'pillow>=9.3',
         'pyyaml>=6.0',

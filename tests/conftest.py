@@ -30,6 +30,12 @@ def pytest_configure(config):
 
 
 @pytest.fixture
+def without_curves(monkeypatch):
+    """Runs draw no curves, which takes longer than all the rest of a small run."""
+    monkeypatch.setattr('igcnet.train.run.plot_curves', lambda *arguments: None)
+
+
+@pytest.fixture
 def shared_fixtures():
     """Function that gives the folder of one system's original checkpoints, or skips the test."""
     def folder(system: str) -> Path:

@@ -130,6 +130,7 @@ def test_eight_bits(world, tmp_path, capsys, form, pixels):
                         '--int8', '--calibration', records, '--calibration-images', '4',
                         '--accuracy', records]) == 0
     text = capsys.readouterr().out
+    assert '; 0 layers stay in float32' in text
     assert re.search(r'same class as before for \d+\.\d % of 4 calibration images', text)
     assert re.search(r'before: top-1 .* of 6 images\nafter: top-1 .* of 6 images', text)
     runner = json.loads((tmp_path / 'net-manifest.json').read_text())['runner']
@@ -137,6 +138,23 @@ def test_eight_bits(world, tmp_path, capsys, form, pixels):
     exact, rounded = (logits_of(options, records, tmp_path)
                       for options in (given, files(prefix, form)))
     assert 0 < np.abs(exact - rounded).max() < 0.2 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize('form', ['symbol', 'onnx'])
+def test_a_tolerance_of_eight_bits(world, tmp_path, capsys, form):
+    onnx_needed(form)
+    folder, _ = world
+    given = [*NETWORK, '--params', str(folder / 'net.params')]
+    prefix, records = tmp_path / 'net', str(folder / 'test.rec')
+    assert export.main([*given, '--output', str(prefix), '--format', form, *FAST, '--explain',
+                        '--int8', '--calibration', records, '--int8-tolerance', '1e-5']) == 0
+    text = capsys.readouterr().out
+    in_float = json.loads((tmp_path / 'net-manifest.json').read_text())['in_float']
+    assert len(in_float) > 3 and '; %d layers stay in float32' % len(in_float) in text
+    assert all('%s stays in float32: alone' % name in text for name in in_float)
+    exact, rounded = (logits_of(options, records, tmp_path)
+                      for options in (given, files(prefix, form)))
+    assert np.abs(exact - rounded).max() < 1e-4 * np.abs(exact).max()
 
 
 def test_damaged_ranges_are_one_line(world, tmp_path, capsys):
@@ -147,8 +165,10 @@ def test_damaged_ranges_are_one_line(world, tmp_path, capsys):
     path = tmp_path / 'net-manifest.json'
     manifest = json.loads(path.read_text())
     name = next(iter(manifest['ranges']))
-    for ranges in (None, 3, {}, {name: 3}, {name: ['a', 'b']}, {name: [0, float('inf')]}):
-        path.write_text(json.dumps({**manifest, 'ranges': ranges}))
+    for damage in [{'ranges': ranges} for ranges in (
+            None, 3, {}, {name: 3}, {name: ['a', 'b']}, {name: [0, float('inf')]})] + [
+            {'in_float': names} for names in (None, 3, ['other'])]:
+        path.write_text(json.dumps({**manifest, **damage}))
         capsys.readouterr()
         assert predict.main([*files(tmp_path / 'net', 'symbol'), str(folder / 'x.npz')]) == 1
         error = capsys.readouterr().err
@@ -217,6 +237,8 @@ def test_dynamic_convolutions_keep_their_gates(tmp_path, capsys):
     (['--output', 'x', '--width', '0.5', '--strategy', 'leave'], 2, ['width']),
     (['--output', 'x', '--int8'], 2, ['--calibration']),
     (['--output', 'x', '--calibration', 'x.rec'], 2, ['--int8']),
+    (['--output', 'x', '--int8-tolerance', '0.1'], 2, ['--int8']),
+    (['--output', 'x', '--int8-tolerance', '0'], 2, ['--int8-tolerance']),
     (['--output', 'x', *FAST, '--int8', '--calibration', 'none.rec'], 1, ['none.rec']),
     (['--output', 'x', '--params', 'net.onnx'], 2, ['net.onnx']),
     (['--output', 'x', '--params', 'none.params'], 1, ['none.params'])])

@@ -13,7 +13,9 @@ from synthetic import write_train_and_test
 from igcnet.cli import train as cli
 from igcnet.train.checkpoint import read_state
 from igcnet.train.run_folder import locked
-from igcnet.train.runlog import read_metrics
+from igcnet.train.runlog import plot_curves, read_metrics
+
+pytestmark = pytest.mark.usefixtures('without_curves')
 
 
 @pytest.fixture(autouse=True)
@@ -198,6 +200,7 @@ def test_a_full_disk_keeps_the_good_checkpoint_and_the_run_goes_on_later(
         data, tmp_path, capsys, monkeypatch, finished, name, kind):
     from igcnet import files
     from igcnet.train import checkpoint
+    monkeypatch.setattr('igcnet.train.run.plot_curves', plot_curves)
     writes = []
 
     def full(real):

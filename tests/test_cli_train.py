@@ -19,8 +19,9 @@ from synthetic import noise, write_records
 from igcnet.cli import train as cli
 from igcnet.convert import read_ndarrays
 from igcnet.data.records import RecordFile
-from igcnet.train.runlog import read_metrics
+from igcnet.train.runlog import plot_curves, read_metrics
 
+pytestmark = pytest.mark.usefixtures('without_curves')
 CLASSES = ['circle', 'square', 'star']
 NETWORK = ['--network', 'resnet_igc', '--depth', '8', '--primary-partition', '2',
            '--secondary-partition', '2']
@@ -58,7 +59,8 @@ def same(first, second):
         np.array_equal(first[key], second[key]) for key in first)
 
 
-def test_a_run_from_start_to_export(data, tmp_path, capsys):
+def test_a_run_from_start_to_export(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('igcnet.train.run.plot_curves', plot_curves)
     assert cli.main(arguments(data, tmp_path, '--checkpoint-epochs', '1')) == 0
     run = run_of(tmp_path)
     names = {path.name for path in run.iterdir()}

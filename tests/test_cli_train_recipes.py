@@ -12,6 +12,7 @@ from igcnet.cli import train as cli
 from igcnet.convert import load_network, read_ndarrays
 from igcnet.train.runlog import read_metrics
 
+pytestmark = pytest.mark.usefixtures('without_curves')
 DENSE = ['--network', 'resnet', '--depth', '8', '--primary-partition', '2']
 
 

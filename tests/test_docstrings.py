@@ -6,10 +6,10 @@ import inspect
 import re
 
 import pytest
-from conftest import REPO
+from conftest import PACKAGE
 from mxnet.gluon import HybridBlock
 
-MODULES = sorted((REPO / 'igcnet').rglob('*.py'))
+MODULES = sorted(PACKAGE.rglob('*.py'))
 # Words that mean the same wherever they stand in this project.
 WORDS = {'self', 'cls', 'argv', 'path', 'folder', 'prefix', 'net', 'name', 'network', 'family',
          'classes', 'seed', 'epoch', 'step', 'steps_per_epoch', 'batch_size', 'input_size',
@@ -135,11 +135,11 @@ def overrides(module, name):
     return any(hasattr(base, method) for base in module.__bases__)
 
 
-@pytest.mark.parametrize('path', MODULES, ids=lambda path: str(path.relative_to(REPO)))
+@pytest.mark.parametrize('path', MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_module(path):
     tree = ast.parse(path.read_text(encoding='utf-8'))
     assert ast.get_docstring(tree)
-    parts = path.relative_to(REPO).with_suffix('').parts
+    parts = path.relative_to(PACKAGE.parent).with_suffix('').parts
     module = importlib.import_module('.'.join(parts[:-1] if parts[-1] == '__init__' else parts))
     found, attributes = [], set()
     for name, node in public(tree):

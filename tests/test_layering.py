@@ -1,6 +1,7 @@
 """Who may import whom, read from the source of every module."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +165,14 @@ def test_tool(path):
     lines = [line.strip() for line in after.splitlines() if not line.strip().startswith('#')]
     assert lines[0].startswith('sys.path[0] = str(')
     assert source.count('\n') < 40, 'a tool is a few lines that call the package'
+
+
+@needs_checkout
+def test_the_architecture_page_has_the_parts_of_the_package():
+    page = (REPO / 'docs' / 'architecture.md').read_text(encoding='utf-8')
+    named = set(re.findall(r'^  (\S+?)/? ', page.split('```')[1], re.M))
+    there = {path.name for path in PACKAGE.iterdir() if path.suffix == '.py' or path.is_dir()}
+    assert named | {'weights'} == (there | {'weights'}) - {'__pycache__'}
 
 
 def test_import_igcnet_is_light():

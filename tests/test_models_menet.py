@@ -7,6 +7,7 @@ from pathlib import Path
 import mxnet as mx
 import numpy as np
 import pytest
+from conftest import REPO, needs_checkout
 from mxnet import autograd
 from networks import trained_looking
 
@@ -100,10 +101,11 @@ def test_form_for_small_images(name):
         igcnet.get_model(name, form='svhn')
 
 
+@needs_checkout
 @pytest.mark.parametrize('family', FAMILIES)
 def test_documented_counts(family):
     """The pages show the counts of every configuration but the family's defaults."""
-    page = (HERE.parent / 'docs' / 'networks' / (family + '.md')).read_text()
+    page = (REPO / 'docs' / 'networks' / (family + '.md')).read_text()
     shown = {cells[1].strip(' `'): (cells[-3].strip(), cells[-2].strip())
              for cells in (line.split('|') for line in page.splitlines())
              if len(cells) > 3 and cells[1].startswith(' `')}

@@ -94,7 +94,9 @@ def test_torch_intermediate_outputs(torch_case):
     for name in ['seq%d' % s for s in range(7)] + ['last', 'pool']:
         y = getattr(features, name)(y)
     found['pooled'] = y
-    for name in set(arrays.files) - {'x', 'logits'}:
+    stored = set(arrays.files) - {'x', 'logits'}
+    assert stored
+    for name in stored:
         assert_close(found[name], arrays[name], name=name)
 
 

@@ -322,6 +322,8 @@ def test_closing_an_epoch_early_leaves_no_thread(record, memory_limit):
     for batch in EvalReader(record, 4, NO_CHANGE, threads=3):
         assert len(batch.images) == 4
         break
+    else:
+        pytest.fail('no batch')
     assert not [t for t in threading.enumerate() if t.name.startswith(THREAD_NAME)]
 
 

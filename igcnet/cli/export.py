@@ -6,7 +6,7 @@ import argparse
 from typing import Any, Iterator, List, Optional
 
 from igcnet._backend import set_threads
-from igcnet.cli.common import Parser, positive_int, run
+from igcnet.cli.common import Parser, positive_float, positive_int, run
 from igcnet.cli.source import add_threads_option, add_trained_options, load_source
 from igcnet.errors import DataError, UsageError
 
@@ -55,6 +55,9 @@ def build_parser() -> Parser:
                            'will see')
     int8.add_argument('--calibration-images', type=positive_int, default=256, metavar='N',
                       help='number of images to take, evenly spread')
+    int8.add_argument('--int8-tolerance', type=positive_float, metavar='PART',
+                      help='layers stay in float32 until the error of the logits on these images, '
+                           'as a part of the logits, is no larger (default: 0.06)')
     output.add_argument('--accuracy', metavar='DATA',
                         help='labelled records or folder: show the accuracy before and after')
     speed.add_argument('--tune', action='store_true',
@@ -76,11 +79,14 @@ def _main(argv: Optional[List[str]]) -> int:
         raise UsageError('--tune: nothing is measured with --strategy %s' % args.strategy)
     if args.int8 != (args.calibration is not None):
         raise UsageError('--int8 and --calibration go together')
+    if args.int8_tolerance and not args.int8:
+        raise UsageError('--int8-tolerance: nothing is rounded without --int8')
     if args.engine != 'auto' and args.format != 'symbol':
         raise UsageError('--engine: only --format symbol is ever run by the engine')
     set_threads(args.threads or 0)
     import mxnet as mx
 
+    from igcnet.deploy.mixed_precision import INT8_TOLERANCE
     from igcnet.deploy.optimizing import optimize
 
     found = load_source(args, [mx.cpu()], as_it_is=True)
@@ -93,8 +99,8 @@ def _main(argv: Optional[List[str]]) -> int:
     report = (lambda line: print('  ' + line, flush=True)) if args.explain else _quiet
     target = TARGETS[args.format] if args.engine == 'auto' else ENGINE[args.engine]
     optimized = optimize(found.net, target, size, args.batch_size, args.strategy,
-                         found.preprocessing if args.pixels else None, calibration, args.tune,
-                         report)
+                         found.preprocessing if args.pixels else None, calibration,
+                         args.int8_tolerance or INT8_TOLERANCE, args.tune, report)
     if args.explain:
         print(optimized.explain())
     for path in _write(args, found, optimized, size):
@@ -119,13 +125,17 @@ def _write(args: argparse.Namespace, found: Any, optimized: Any, size: int) -> L
     facts = manifest_facts(_preprocessing(args, found, size), found.network, found.settings,
                            size, found.classes)
     facts.update(optimized.choice.as_dict(), target=optimized.target, batch_size=args.batch_size)
+    eight_bits = optimized.eight_bits
+    if args.int8:
+        facts['in_float'] = list(eight_bits.in_float)
     if args.format == 'onnx':
         made = to_onnx(optimized.model)
         if args.int8:
-            made = quantize_onnx(made, optimized.ranges, gate_nodes(optimized.model))
+            made = quantize_onnx(made, eight_bits.ranges,
+                                 {*eight_bits.in_float, *gate_nodes(optimized.model)})
         return list(write_onnx_form(made, args.output, facts))
     if args.int8:
-        facts['ranges'] = optimized.ranges
+        facts['ranges'] = eight_bits.ranges
     return list(write_symbol_form(optimized.model, args.output, facts))
 
 
@@ -168,8 +178,10 @@ def _show_agreement(args: argparse.Namespace, found: Any, optimized: Any,
         before = found.net(mx.nd.array(prepared)).asnumpy()
         agreeing += int((before.argmax(axis=1) == run(images).argmax(axis=1)).sum())
     count = sum(map(len, calibration))
-    print('eight bits give the same class as before for %.1f %% of %d calibration images'
-          % (100 * agreeing / count, count))
+    print('eight bits give the same class as before for %.1f %% of %d calibration images; the '
+          'logits change by %.2g; %d layers stay in float32'
+          % (100 * agreeing / count, count, optimized.eight_bits.error,
+             len(optimized.eight_bits.in_float)))
 
 
 def _show_accuracy(args: argparse.Namespace, found: Any, optimized: Any, size: int) -> None:

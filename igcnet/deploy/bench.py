@@ -129,7 +129,9 @@ def mxnet_stock(net: HybridBlock, size: int, batch_size: int) -> Runner:
 def _optimized(target: str, int8: bool = False) -> Callable[[HybridBlock, int, int], Runner]:
     def make(net: HybridBlock, size: int, batch_size: int) -> Runner:
         calibration = [random_images(1, size, 0)] if int8 else None
-        return optimize(net, target, size, batch_size, calibration=calibration).runner()
+        # Which layers would have to stay in float32 says nothing where the weights are random.
+        return optimize(net, target, size, batch_size, calibration=calibration,
+                        tolerance=np.inf).runner()
     return make
 
 

@@ -29,6 +29,7 @@ from mxnet.gluon import SymbolBlock
 from igcnet.convert import expand
 from igcnet.convert.original import INPUT
 from igcnet.convert.symbol_json import Graph, Node, to_mxnet
+from igcnet.deploy.calibration import Range, Ranges, map_scale, ranges_of
 from igcnet.deploy.model import Editor, Model
 from igcnet.deploy.rewrites.kernels import (
     Kernel,
@@ -39,16 +40,12 @@ from igcnet.deploy.rewrites.kernels import (
 from igcnet.deploy.runtimes import block_of
 from igcnet.errors import CheckpointError
 
-Ranges = Dict[str, Tuple[float, float]]
 BACKEND = 'MKLDNN_QUANTIZE'
 MOST_GROUPS = 4
-# Stray values beyond this percentile would make the steps of all others coarse.
-PERCENTILE = 99.99
-MOST_VALUES = 200000  # of each map and batch
 PRODUCTS = ('elemwise_mul', 'broadcast_mul')
-# What MXNet leaves in float32.
-FLOAT_OPERATORS = [*PRODUCTS, 'Pooling', 'FullyConnected', '_sg_mkldnn_fully_connected',
-                   'Flatten', 'Concat', '_copy']
+# What MXNet leaves in float32; activations are those that are not part of a convolution.
+FLOAT_OPERATORS = [*PRODUCTS, 'Activation', 'Pooling', 'FullyConnected',
+                   '_sg_mkldnn_fully_connected', 'Flatten', 'Concat', '_copy']
 
 
 def gate_nodes(model: Model) -> Set[str]:
@@ -68,44 +65,6 @@ def gate_nodes(model: Model) -> Set[str]:
     return found
 
 
-def map_ranges(model: Model, batches: Iterable[np.ndarray]) -> Ranges:
-    """Range of the output of every node on calibration images, but for stray values.
-
-    Parameters
-    ----------
-    batches : iterable of array
-        (N, channels, height, width), prepared as the model takes them.
-
-    Raises
-    ------
-    CheckpointError
-        A map has values that are not finite.
-    """
-    internals = to_mxnet(expand(model.graph)).get_internals()
-    names = [node.name for node in model.graph.nodes
-             if not node.is_variable and node.output_counts()[0] == 1]
-    outputs = [internals[name + '_output'] for name in names]
-    return _ranges([INPUT, *names], block_of(mx.sym.Group([internals[INPUT], *outputs]),
-                                             model.arrays), batches)
-
-
-def _ranges(names: List[str], block: SymbolBlock, batches: Iterable[np.ndarray]) -> Ranges:
-    """Ranges of the outputs of `block`: of each batch without the few largest, then the mean."""
-    found: Dict[str, List[np.ndarray]] = {}
-    for images in batches:
-        for name, values in zip(names, block(mx.nd.array(images))):
-            flat = values.asnumpy().ravel()
-            flat = flat[::max(1, flat.size // MOST_VALUES)]
-            found.setdefault(name, []).append(
-                np.percentile(flat, [100 - PERCENTILE, PERCENTILE]))
-    means = {name: np.mean(limits, axis=0) for name, limits in found.items()}
-    wrong = [name for name, limits in means.items() if not np.isfinite(limits).all()]
-    if wrong or not found:
-        raise CheckpointError('calibration: %s' % (
-            '%s has values that are not finite' % wrong[0] if wrong else 'there are no images'))
-    return {name: (float(low), float(high)) for name, (low, high) in means.items()}
-
-
 def mxnet_ranges(model: Model, batches: Iterable[np.ndarray]) -> Ranges:
     """Ranges of the maps between MXNet's fused operators, for `int8_block`.
 
@@ -115,8 +74,8 @@ def mxnet_ranges(model: Model, batches: Iterable[np.ndarray]) -> Ranges:
         A map has values that are not finite.
     """
     names, internals = fused_outputs(model), _fused(model)[0].get_internals()
-    return _ranges(names, block_of(mx.sym.Group([internals[name] for name in names]),
-                                   model.arrays), batches)
+    return ranges_of(names, block_of(mx.sym.Group([internals[name] for name in names]),
+                                     model.arrays), batches, symmetric=True)
 
 
 def fused_outputs(model: Model) -> List[str]:
@@ -135,28 +94,32 @@ def ungrouped(model: Model) -> Model:
     return editor.finish()
 
 
-def int8_block(model: Model, ranges: Mapping[str, Tuple[float, float]]) -> SymbolBlock:
+def int8_block(model: Model, ranges: Mapping[str, Range], in_float: Iterable[str] = ()
+               ) -> SymbolBlock:
     """A model as a Gluon block whose convolutions MXNet computes in eight bits.
 
     Parameters
     ----------
     ranges : mapping
         From `mxnet_ranges` of the same model.
+    in_float : iterable of str
+        Names of convolutions that stay as they are, besides those that MXNet gets wrong.
 
     Raises
     ------
     CheckpointError
-        The ranges are those of another model.
+        The ranges, or the names, are those of another model.
     """
-    if set(ranges) != set(fused_outputs(model)):
+    weights = _convolution_weights(model)
+    if set(ranges) != set(fused_outputs(model)) or not set(in_float) <= set(weights):
         raise CheckpointError('the ranges for eight bits belong to another graph')
     symbol, arguments, auxiliary = _fused(model)
-    grouped = _grouped_weights(model)
-    in_float = [node.name for node in symbol.get_internals() if node.get_children() is not None
-                and grouped & set(node.get_children().list_outputs())]
+    kept = {weights[name] for name in {*in_float, *grouped_convolutions(model)}}
+    excluded = [node.name for node in symbol.get_internals() if node.get_children() is not None
+                and kept & set(node.get_children().list_outputs())]
     quantized, arguments, auxiliary, _ = quantize_graph(
         symbol, arguments, auxiliary, ctx=mx.cpu(), calib_mode='none', quantized_dtype='auto',
-        quantize_mode='full', excluded_sym_names=in_float, excluded_op_names=FLOAT_OPERATORS,
+        quantize_mode='full', excluded_sym_names=excluded, excluded_op_names=FLOAT_OPERATORS,
         logger=None)
     quantized, arguments, auxiliary = calib_graph(
         quantized, arguments, auxiliary, SimpleNamespace(min_max_dict=dict(ranges)),
@@ -171,13 +134,18 @@ def _with_sums_apart(model: Model) -> Model:
     return Model(Graph(nodes, model.graph.heads), model.arrays, model.image_shape)
 
 
-def _grouped_weights(model: Model) -> Set[str]:
-    """Names of the weights of convolutions in several groups, channel-wise ones aside."""
+def grouped_convolutions(model: Model) -> Set[str]:
+    """Names of the convolutions in several groups, channel-wise ones aside."""
+    weights = _convolution_weights(model)
+    groups = {node.name: node.attributes.get('num_group', 1) for node in model.graph.nodes}
+    return {name for name, weight in weights.items()
+            if groups[name] > 1 and model.arrays[weight].shape[:2] != (groups[name], 1)}
+
+
+def _convolution_weights(model: Model) -> Dict[str, str]:
+    """Name of the weight of each convolution."""
     nodes = model.graph.nodes
-    weights = [(node.attributes.get('num_group', 1), nodes[node.inputs[1][0]].name)
-               for node in nodes if node.op == 'Convolution']
-    return {name for groups, name in weights
-            if groups > 1 and model.arrays[name].shape[:2] != (groups, 1)}
+    return {node.name: nodes[node.inputs[1][0]].name for node in nodes if node.op == 'Convolution'}
 
 
 def _fused(model: Model) -> Tuple[Any, Dict[str, Any], Dict[str, Any]]:
@@ -190,7 +158,7 @@ def _fused(model: Model) -> Tuple[Any, Dict[str, Any], Dict[str, Any]]:
             {name: array for name, array in arrays.items() if name in auxiliary})
 
 
-def quantize_onnx(made: Any, ranges: Mapping[str, Tuple[float, float]],
+def quantize_onnx(made: Any, ranges: Mapping[str, Range],
                   in_float: Iterable[str] = ()) -> Any:
     """The ONNX model `made` with its convolutions in eight bits (QDQ).
 
@@ -209,7 +177,7 @@ def quantize_onnx(made: Any, ranges: Mapping[str, Tuple[float, float]],
 class _Quantizer:
     """Copies an ONNX model node by node."""
 
-    def __init__(self, made: Any, ranges: Mapping[str, Tuple[float, float]], in_float: Set[str]):
+    def __init__(self, made: Any, ranges: Mapping[str, Range], in_float: Set[str]):
         import onnx
         self.onnx = onnx
         self.made = made
@@ -303,9 +271,3 @@ class _Quantizer:
         attributes = {} if axis is None else {'axis': axis}
         self.nodes.append(self.onnx.helper.make_node(op, inputs, [output], output, **attributes))
 
-
-def map_scale(low: float, high: float) -> Tuple[float, int]:
-    """Step and zero point of a map's 256 values, so that 0 is one of them."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = (high - low) / 255 or 1.0
-    return scale, int(np.clip(np.rint(-low / scale), 0, 255))

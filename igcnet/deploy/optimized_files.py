@@ -22,7 +22,7 @@ from igcnet.convert.ndarray_file import file_size
 from igcnet.deploy.export import MANIFEST_FORMAT, exported_paths, write_manifest
 from igcnet.deploy.int8 import int8_block
 from igcnet.deploy.model import Model
-from igcnet.deploy.runners import NATIVE, native_runner
+from igcnet.deploy.runners import MXNET_INT8, NATIVE, native_runner
 from igcnet.deploy.runtimes import FUSION, Runner, open_session
 from igcnet.errors import CheckpointError, IgcnetError, UsageError
 from igcnet.files import PathLike, atomic_path
@@ -163,16 +163,17 @@ def ready(net: HybridBlock, manifest: Dict[str, Any], input_size: int, source: P
         The ranges for eight bits are damaged or belong to another graph.
     """
     runner = manifest.get('runner')
-    if runner == 'mxnet-int8':
+    if runner == MXNET_INT8:
         try:
             ranges = {str(name): (float(low), float(high))
                       for name, (low, high) in manifest['ranges'].items()}
+            in_float = [str(name) for name in manifest.get('in_float', ())]
             if not np.isfinite(list(ranges.values())).all():
                 raise ValueError
         except (AttributeError, KeyError, TypeError, ValueError):
             raise CheckpointError('%s: the ranges for eight bits in its manifest are damaged'
                                   % source) from None
-        return int8_block(Model.of(net, input_size), ranges)
+        return int8_block(Model.of(net, input_size), ranges, in_float)
     if runner == 'mxnet-fused':
         net.hybridize()
         net.optimize_for(mx.nd.zeros((1, 3, input_size, input_size)), backend=FUSION)

@@ -7,14 +7,17 @@ from typing import Callable, Iterable, List, NamedTuple, Optional
 import numpy as np
 from mxnet.gluon import HybridBlock
 
+from igcnet.deploy.calibration import channel_sizes
 from igcnet.deploy.choosing import Choice, cached_choice, describe
 from igcnet.deploy.compiling import compile_model, summary
-from igcnet.deploy.int8 import Ranges, map_ranges, mxnet_ranges, ungrouped
+from igcnet.deploy.int8 import ungrouped
+from igcnet.deploy.mixed_precision import INT8_TOLERANCE, EightBits, in_eight_bits
 from igcnet.deploy.model import Model
 from igcnet.deploy.rewrites.batch_norm import fold_batch_norms
+from igcnet.deploy.rewrites.equalising import equalise_channels
 from igcnet.deploy.rewrites.preprocessing import add_preprocessing
 from igcnet.deploy.rewrites.training_parts import remove_training_parts
-from igcnet.deploy.runners import NATIVE, RUNNERS, runners_of
+from igcnet.deploy.runners import MXNET_INT8, NATIVE, RUNNERS, runners_of
 from igcnet.deploy.runtimes import Runner, mxnet_runner
 from igcnet.deploy.strategies import Strategy, plan_steps, stages_of
 from igcnet.deploy.verify import random_images
@@ -75,24 +78,28 @@ class Optimized(NamedTuple):
         The strategy of each stage, and how it is run.
     steps : list of Step
         What was done.
-    ranges : dict, optional
-        In eight bits: the ranges of the maps.
+    eight_bits : EightBits, optional
+        In eight bits: the ranges of the maps, and the layers that are not.
     """
 
     model: Model
     target: str
     choice: Choice
     steps: List[Step]
-    ranges: Optional[Ranges] = None
+    eight_bits: Optional[EightBits] = None
 
     def runner(self) -> Runner:
         """A function from images (N, channels, height, width) to logits, run by the target."""
         make = RUNNERS[self.choice.runner]
-        return make(self.model) if self.ranges is None else make(self.model, self.ranges)
+        if self.eight_bits is None:
+            return make(self.model)
+        return make(self.model, self.eight_bits.ranges, self.eight_bits.in_float)
 
     def explain(self) -> str:
         """What each rewriting did, one per line."""
         lines = [step.text() for step in self.steps if step.changed()]
+        if self.eight_bits is not None:
+            lines += self.eight_bits.explain()
         plan = self.choice.plan
         lines.append('stages: %s; run by %s' % ('left as they are' if not plan else
                                                 describe(plan), self.choice.runner))
@@ -104,7 +111,8 @@ class Optimized(NamedTuple):
 def optimize(net: HybridBlock, target: str = 'mxnet', input_size: Optional[int] = None,
              batch_size: int = 1, strategy: str = MEASURED,
              preprocessing: Optional[Preprocessing] = None,
-             calibration: Optional[Iterable[np.ndarray]] = None, fresh: bool = False,
+             calibration: Optional[Iterable[np.ndarray]] = None,
+             tolerance: float = INT8_TOLERANCE, fresh: bool = False,
              report: Callable[[str], None] = lambda line: None) -> Optimized:
     """Rewrite a network for inference on a CPU.
 
@@ -132,6 +140,9 @@ def optimize(net: HybridBlock, target: str = 'mxnet', input_size: Optional[int] 
     calibration : iterable of array, optional
         Batches of images, prepared as the model takes them: compute convolutions in eight bits,
         with the ranges that maps have on these. No longer exact; see `igcnet.deploy.int8`.
+    tolerance : float
+        In eight bits: layers stay in float32 until the error of the logits on these images, as a
+        part of the logits (`igcnet.deploy.mixed_precision.logits_error`), is no larger.
     fresh : bool
         Measure again, whatever is remembered.
     report : callable
@@ -163,14 +174,17 @@ def optimize(net: HybridBlock, target: str = 'mxnet', input_size: Optional[int] 
     if choice.runner == NATIVE:
         chain.compare('the engine', RUNNERS[NATIVE](chain.model))
     if preprocessing is not None:
-        chain.model = add_preprocessing(chain.model, preprocessing)
-    ranges = None
-    if calibration is not None and target == 'mxnet':
-        chain.do('groups made one for eight bits', ungrouped)
-        ranges = mxnet_ranges(chain.model, calibration)
-    elif calibration is not None:
-        ranges = map_ranges(chain.model, calibration)
-    return Optimized(chain.model, target, choice, chain.steps, ranges)
+        chain.model, chain.logits = add_preprocessing(chain.model, preprocessing), None
+    eight_bits = None
+    if calibration is not None:
+        batches = list(calibration)
+        if choice.runner == MXNET_INT8:
+            chain.do('groups made one for eight bits', ungrouped)
+        sizes = channel_sizes(chain.model, batches)
+        chain.do('channels equalised', lambda model: equalise_channels(model, sizes))
+        chain.model, eight_bits = in_eight_bits(
+            chain.model, choice.runner, batches, tolerance)
+    return Optimized(chain.model, target, choice, chain.steps, eight_bits)
 
 
 def require_same(before: np.ndarray, after: np.ndarray, what: str) -> float:

@@ -12,14 +12,14 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
+from igcnet.deploy.calibration import Range, map_ranges
 from igcnet.deploy.compiling import compile_model
 from igcnet.deploy.engine import Engine
 from igcnet.deploy.int8 import (
     gate_nodes,
     int8_block,
-    map_ranges,
     mxnet_ranges,
     quantize_onnx,
     ungrouped,
@@ -41,31 +41,33 @@ from igcnet.native.library import ENGINE, engine_missing
 
 NATIVE = 'native'
 INT8 = '-int8'
+MXNET_INT8 = 'mxnet-int8'
 # What a network can be made for: the ways to run it there, the usual one first. The files of
 # 'mxnet' are run by the engine where that is faster, those of 'mxnet-alone' never.
 TARGETS: Dict[str, Tuple[str, ...]] = {
-    'mxnet': ('mxnet-fused', 'mxnet', NATIVE, 'mxnet-int8'),
-    'mxnet-alone': ('mxnet-fused', 'mxnet', 'mxnet-int8'),
+    'mxnet': ('mxnet-fused', 'mxnet', NATIVE, MXNET_INT8),
+    'mxnet-alone': ('mxnet-fused', 'mxnet', MXNET_INT8),
     'onnxruntime': ('onnxruntime', 'onnxruntime-int8'),
     NATIVE: (NATIVE,)}
 
 
-def mxnet_int8_runner(model: Model, ranges: Optional[Mapping[str, Tuple[float, float]]] = None
-                      ) -> Runner:
-    """Compute `model` in eight bits by MXNet; without ranges, with those of a random image."""
+def mxnet_int8_runner(model: Model, ranges: Optional[Mapping[str, Range]] = None,
+                      in_float: Iterable[str] = ()) -> Runner:
+    """Compute `model` in eight bits by MXNet, but for the layers `in_float`; without ranges, with
+    those of a random image."""
     model = ungrouped(model)
     if ranges is None:
         ranges = mxnet_ranges(model, [random_images(1, model.image_shape[-1], 0)])
-    return block_runner(int8_block(model, ranges), fused=False)
+    return block_runner(int8_block(model, ranges, in_float), fused=False)
 
 
-def onnx_int8_runner(model: Model, ranges: Optional[Mapping[str, Tuple[float, float]]] = None
-                     ) -> Runner:
-    """Compute `model` in eight bits by ONNX Runtime; without ranges, with those of a random
-    image."""
+def onnx_int8_runner(model: Model, ranges: Optional[Mapping[str, Range]] = None,
+                     in_float: Iterable[str] = ()) -> Runner:
+    """Compute `model` in eight bits by ONNX Runtime, but for the layers `in_float`; without ranges,
+    with those of a random image."""
     if ranges is None:
         ranges = map_ranges(model, [random_images(1, model.image_shape[-1], 0)])
-    made = quantize_onnx(to_onnx(model), ranges, gate_nodes(model))
+    made = quantize_onnx(to_onnx(model), ranges, {*in_float, *gate_nodes(model)})
     return session_runner(made.SerializeToString())
 
 
@@ -84,7 +86,7 @@ def native_runner(model: Model) -> Runner:
 
 RUNNERS: Dict[str, Callable[[Model], Runner]] = {
     'mxnet': lambda model: mxnet_runner(model, fused=False), 'mxnet-fused': mxnet_runner,
-    'mxnet-int8': mxnet_int8_runner, 'onnxruntime': onnx_runner,
+    MXNET_INT8: mxnet_int8_runner, 'onnxruntime': onnx_runner,
     'onnxruntime-int8': onnx_int8_runner, NATIVE: native_runner}
 
 
