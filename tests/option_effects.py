@@ -278,6 +278,7 @@ EFFECTS = {
         '--int8': Elsewhere('test_cli_export.py::test_eight_bits'),
         '--calibration': Elsewhere('test_cli_export.py::test_eight_bits'),
         '--calibration-images': Elsewhere('test_cli_export.py::test_eight_bits'),
+        '--int8-tolerance': Elsewhere('test_cli_export.py::test_a_tolerance_of_eight_bits'),
         '--accuracy': Changes('--accuracy {w}/test.rec'),
         '--engine': Changes('--engine never', 'x-manifest.json'),
         '--tune': Elsewhere('test_cli_export.py::test_the_choice_is_measured_and_remembered'),

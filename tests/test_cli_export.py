@@ -13,6 +13,7 @@ from synthetic import noise, write_records
 import igcnet
 from igcnet.cli import evaluate, export, predict
 from igcnet.convert import read_graph, save_original
+from igcnet.deploy.mixed_precision import INT8_TOLERANCE
 from igcnet.deploy.optimizing import require_same
 
 SETTINGS = dict(depth=8, primary_partition=2, secondary_partition=2, classes=3)
@@ -155,6 +156,11 @@ def test_a_tolerance_of_eight_bits(world, tmp_path, capsys, form):
     exact, rounded = (logits_of(options, records, tmp_path)
                       for options in (given, files(prefix, form)))
     assert np.abs(exact - rounded).max() < 1e-4 * np.abs(exact).max()
+
+
+def test_the_tolerance_that_the_help_names():
+    assert '(default: %g)' % INT8_TOLERANCE in ' '.join(
+        export.build_parser().format_help().split())
 
 
 def test_damaged_ranges_are_one_line(world, tmp_path, capsys):

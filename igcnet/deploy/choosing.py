@@ -140,7 +140,8 @@ class _Contest:
             if name != NATIVE:
                 raise
             self.report('left out: %s' % problem)
-            self.runners.remove(NATIVE)
+            if self.name != NATIVE:
+                self.runners.remove(NATIVE)
             return float('inf')
         ratio = compare(challenger, self.best, self.images)
         self.ratios[key] = ratio

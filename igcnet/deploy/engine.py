@@ -15,6 +15,7 @@ from igcnet.native.library import load_engine
 
 NO_SIZE = -1  # where a step reads the image
 MOST_THREADS = 64
+NO_MEMORY = 'the inference engine: not enough memory for this network'
 
 
 class _Group(ctypes.Structure):
@@ -52,8 +53,11 @@ class Engine:
         self._library.igcnet_engine_new.restype = ctypes.c_void_p
         self.program = program
         self.threads = threads
-        self._handle = ctypes.c_void_p(self._library.igcnet_engine_new(
-            threads, *map(int, program.image_shape), int(program.classes)))
+        handle = self._library.igcnet_engine_new(threads, *map(int, program.image_shape),
+                                                 int(program.classes))
+        if not handle:
+            raise IgcnetError(NO_MEMORY)
+        self._handle = ctypes.c_void_p(handle)
         for size in program.sizes:
             self._call('size', *map(int, (size.height, size.width, size.gap, size.slots)))
         for step in program.steps:
@@ -129,7 +133,7 @@ class Engine:
             source = step.source if isinstance(step, Split) else NO_SIZE
             self._call('move', source, step.size, step.stride, len(step.table), step.table)
         elif isinstance(step, Convolution):
-            groups, kept = _groups(step)
+            groups, kept = _groups(step)  # `kept` lives until the library has copied it
             self._call('convolution', step.size, int(step.activation == SIGMOID),
                        float(step.low), float(step.high), len(groups), groups)
         elif isinstance(step, Largest):
@@ -146,7 +150,7 @@ class Engine:
                 for value in arguments]
         if getattr(self._library, 'igcnet_engine_' + name)(
                 self._handle, *[_argument(value) for value in kept]):
-            raise IgcnetError('the inference engine: not enough memory for this network')
+            raise IgcnetError(NO_MEMORY)
 
 
 def _argument(value: Any) -> Any:

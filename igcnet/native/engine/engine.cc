@@ -40,9 +40,13 @@ class Engine {
 
   void run(int images, const float* pixels, float* logits);
   void timed(bool wanted) {
+    std::lock_guard<std::mutex> lock(one_at_a_time_);
     times_.assign(wanted ? network.steps().size() + network.dense().size() : 0, 0);
   }
-  const std::vector<double>& times() const { return times_; }
+  void times(double* to) {
+    std::lock_guard<std::mutex> lock(one_at_a_time_);
+    if (!times_.empty()) memcpy(to, times_.data(), times_.size() * sizeof(double));
+  }
 
   Network network;
 
@@ -246,8 +250,5 @@ int igcnet_engine_run(Engine* engine, int images, const float* pixels, float* lo
 int igcnet_engine_timed(Engine* engine, int wanted) {
   return attempt([=] { engine->timed(wanted); });
 }
-void igcnet_engine_times(Engine* engine, double* times) {
-  const std::vector<double>& found = engine->times();
-  if (!found.empty()) memcpy(times, found.data(), found.size() * sizeof(double));
-}
+void igcnet_engine_times(Engine* engine, double* times) { engine->times(times); }
 }

@@ -1,6 +1,7 @@
 #include "threads.h"
 
 #include <chrono>
+#include <system_error>
 
 namespace igcnet {
 namespace engine {
@@ -25,7 +26,12 @@ void Patience::once() {
 }
 
 Pool::Pool(int threads) {
-  for (int i = 1; i < threads; ++i) others_.emplace_back([this, i] { serve(i); });
+  others_.reserve(threads);
+  try {
+    for (int i = 1; i < threads; ++i) others_.emplace_back([this, i] { serve(i); });
+  } catch (const std::system_error&) {
+    // The system gives no more of them; those there are take all parts.
+  }
 }
 
 Pool::~Pool() {
