@@ -102,6 +102,7 @@ def test_latency_of_both_forms(runs, monkeypatch, capsys):
     def missing(net, size, batch_size):
         raise UsageError('not installed')
     monkeypatch.setitem(bench.FORMS, 'MXNet optimised', bench.mxnet_stock)
+    monkeypatch.setitem(bench.FORMS, 'igcnet engine', missing)
     monkeypatch.setitem(bench.FORMS, 'ONNX Runtime optimised', missing)
     found = [cifar10_results.read_run(folder) for folder in runs]
     latencies = cifar10_results.measure(found, rounds=1, seconds=0)

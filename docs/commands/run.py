@@ -107,6 +107,7 @@ class Table:
                     return reason
         for package, options in self.pages['packages'].items():
             if util.find_spec(package) is None and re.search(options, command.text):
+                self.instead(command)  # what stands in for it is needed all the same
                 return '%s is not installed' % package
         return ''
 
