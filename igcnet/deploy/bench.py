@@ -16,6 +16,7 @@ import mxnet as mx
 import numpy as np
 from mxnet.gluon import HybridBlock
 
+from igcnet._backend import default_threads
 from igcnet.convert import expand
 from igcnet.convert.torch_twin import twin
 from igcnet.deploy.choosing import processor_name
@@ -26,7 +27,6 @@ from igcnet.deploy.runtimes import (
     block_runner,
     import_runtime,
     onnx_runner,
-    thread_count,
 )
 from igcnet.deploy.timing import interleaved
 from igcnet.deploy.verify import random_images
@@ -143,7 +143,7 @@ def onnx_naive(net: HybridBlock, size: int, batch_size: int) -> Runner:
 def _torch(channels_last: bool, compiled: bool) -> Callable[[HybridBlock, int, int], Runner]:
     def make(net: HybridBlock, size: int, batch_size: int) -> Runner:
         torch = import_runtime('torch')
-        torch.set_num_threads(thread_count())
+        torch.set_num_threads(default_threads())
 
         def arrange(tensor):
             if channels_last and tensor.dim() == 4:
@@ -249,7 +249,7 @@ def sgemm_speed(rounds: int = 20) -> float:
 
 def machine() -> Dict[str, Any]:
     """Processor, threads, and versions of what is installed."""
-    found = {'processor': processor_name(), 'threads': thread_count()}
+    found = {'processor': processor_name(), 'threads': default_threads()}
     for package in ('mxnet', 'onnxruntime', 'torch'):
         try:
             found[package] = import_runtime(package).__version__

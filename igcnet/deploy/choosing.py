@@ -9,9 +9,9 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from igcnet._backend import default_threads
 from igcnet.deploy.model import Model
 from igcnet.deploy.runners import NATIVE, RUNNERS, runners_of, stock_way, version_of
-from igcnet.deploy.runtimes import thread_count
 from igcnet.deploy.strategies import (
     CANDIDATES,
     FOR_ENGINE,
@@ -205,7 +205,7 @@ def processor_name() -> str:
 
 def _key(stock: Model, target: str, batch_size: int, int8: bool) -> str:
     facts: List = [stock.form(), [(name, version_of(name)) for name in runners_of(target, int8)],
-                   stock_way(target), processor_name(), thread_count(), batch_size,
+                   stock_way(target), processor_name(), default_threads(), batch_size,
                    [strategy.text() for strategy in CANDIDATES]]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

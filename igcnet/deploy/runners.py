@@ -33,7 +33,6 @@ from igcnet.deploy.runtimes import (
     mxnet_runner,
     onnx_runner,
     session_runner,
-    thread_count,
 )
 from igcnet.deploy.verify import random_images
 from igcnet.errors import UsageError
@@ -81,7 +80,7 @@ def native_runner(model: Model) -> Runner:
     IgcnetError
         The engine is not built.
     """
-    return Engine(compile_model(model), thread_count()).run
+    return Engine(compile_model(model)).run
 
 
 RUNNERS: Dict[str, Callable[[Model], Runner]] = {

@@ -26,11 +26,6 @@ Runner = Callable[[np.ndarray], np.ndarray]
 FUSION = 'MKLDNN'
 
 
-def thread_count() -> int:
-    """Threads that MXNet computes with, and so the others too."""
-    return default_threads()
-
-
 def mxnet_runner(model: Model, fused: bool = True) -> Runner:
     """Compute `model` by MXNet on the CPU, with its oneDNN subgraphs if `fused`."""
     return block_runner(to_block(model), fused)
@@ -104,7 +99,7 @@ def open_session(source: Any) -> Any:
     """An ``onnxruntime.InferenceSession`` on the CPU with as many threads as MXNet has."""
     onnxruntime = import_runtime('onnxruntime')
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = thread_count()
+    options.intra_op_num_threads = default_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(source, options, providers=['CPUExecutionProvider'])

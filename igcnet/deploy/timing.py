@@ -7,7 +7,7 @@ from typing import Callable, Dict, List, Mapping
 
 import numpy as np
 
-from igcnet.deploy.runtimes import thread_count
+from igcnet._backend import default_threads
 
 # Between two runners the threads of one stop waiting actively for more work.
 PAUSE = 0.002
@@ -53,6 +53,6 @@ def compare(one: Callable[[np.ndarray], object], other: Callable[[np.ndarray], o
 
     One thread is measured in time of the processor, which other programs do not lengthen.
     """
-    clock = time.process_time if thread_count() == 1 else time.perf_counter
+    clock = time.process_time if default_threads() == 1 else time.perf_counter
     times = interleaved({'one': one, 'other': other}, images, rounds, 0.02, clock)
     return min(times['one']) / min(times['other'])
